@@ -1,60 +1,5 @@
 package cow
 
-import (
-	"time"
-)
-
-// ID names a content: the bytes of one file version line. IDs are handed out in increasing order and never
-// reused; 0 means "no content yet" (an empty file that was never written).
-type ID uint64
-
-// Epoch numbers the spans between snapshots. The live tree is in the current epoch; snapshot number e is the closed
-// epoch e. The first epoch is 1; 0 means "none".
-type Epoch uint64
-
-// PageSize is the unit of copy-on-write, in bytes.
-const PageSize = 4096
-
-// Place is where one overwritten page of a content is kept: Block (in pages, from the start) of undo log Log.
-type Place struct {
-	ID    ID
-	Page  uint64 // page number in the content
-	Log   Epoch  // undo log that holds it; it serves every snapshot <= Log
-	Block uint64 // offset in the log in units of PageSize; meaningless if Zero
-	CRC   uint32 // salted CRC-32C of the page
-	Zero  bool   // the page was all zero: nothing is stored
-}
-
-// Index is the durable lookup structure of the undo logs. The logs are self-describing and are the truth; the
-// index can be rebuilt from them. Implementations: package snapshot/meta (Pebble) and, for tests, memIndex.
-// All methods are safe for concurrent use. Writes need not be synced: after a crash the pool re-reads each
-// log from Indexed(log) on.
-type Index interface {
-	// Add records places (all of one log) and, in the same atomic step, that the log is indexed up to offset upTo (bytes).
-	Add(log Epoch, upTo int64, places []Place) error
-	// Find calls visit for the places of content id with first <= Page <= last and Log >= from; among places of the
-	// same page, the lower Log comes first. It stops early when visit returns false.
-	Find(id ID, first, last uint64, from Epoch, visit func(Place) bool) error
-	// Indexed returns the offset in bytes up to which log is indexed, 0 if it is unknown.
-	Indexed(log Epoch) (int64, error)
-	// Remove forgets places (of any logs).
-	Remove(places []Place) error
-	// RemoveContent forgets every place of the content.
-	RemoveContent(id ID) error
-	// RemoveLog forgets Indexed(log). Its places have been removed before.
-	RemoveLog(log Epoch) error
-}
-
-// Options of a pool. The zero value of a field means its default.
-type Options struct {
-	Index         Index
-	LockFD        int           // store's lock, kept open by writer processes (I9); -1: none
-	DirtyLimit    int64         // most bytes of private pages (I12); default 256 MiB
-	FlushInterval time.Duration // how often private pages are flushed in the background; default 1s
-	MaxFiles      int           // most base files kept open by the descriptor cache; default 256
-	Report        func(error)   // told about background failures; never nil after Open
-}
-
 // Pool owns all live contents, the undo logs and the freeze.
 type Pool struct{}
 
@@ -132,3 +77,4 @@ func (f *Frozen) Close() error                                         { panic("
 
 // Remove deletes the base file and the undo places of a content that no view reads any more. A missing file is no error.
 func (p *Pool) Remove(id ID) error { panic("stub") }
+
