@@ -1,0 +1,108 @@
+package fs
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// take pushes what the kernel holds dirty, then takes a snapshot. The kernel is not notified.
+func (m *Mount) take(r snapshot.Request) (snapshot.Taken, error) {
+	if err := m.writable(); err != nil {
+		return snapshot.Taken{}, err
+	}
+	if err := m.push(); err != nil {
+		return snapshot.Taken{}, fmt.Errorf("snapshot: %w", err)
+	}
+	taken, err := m.store.Snapshot(r)
+	m.touched()
+	return taken, err
+}
+
+// remove deletes snapshots, and returns what they were. The kernel is not notified.
+func (m *Mount) remove(names []string, dryRun bool) ([]snapshot.Info, []snapshot.Deleted, error) {
+	if err := m.writable(); err != nil && !dryRun {
+		return nil, nil, err
+	}
+	var infos []snapshot.Info
+	for _, name := range names {
+		if info, err := m.store.Find(name); err == nil { // an unknown name is for Delete to complain about
+			infos = append(infos, info)
+		}
+	}
+	deleted, err := m.store.Delete(names, dryRun)
+	if err != nil || dryRun {
+		return nil, deleted, err
+	}
+	m.touched()
+	for _, info := range infos {
+		m.views.drop(info.Epoch)
+	}
+	return infos, deleted, nil
+}
+
+// rename renames a snapshot. The kernel is not notified.
+func (m *Mount) rename(old, new string) error {
+	if err := m.writable(); err != nil {
+		return err
+	}
+	err := m.store.Rename(old, new)
+	m.touched()
+	return err
+}
+
+func (m *Mount) writable() error {
+	if m.opt.ReadOnly {
+		return fmt.Errorf("mounted read-only: %w", syscall.EROFS)
+	}
+	return nil
+}
+
+// Snapshot pushes what the kernel holds dirty, takes a snapshot and makes it visible under .snapshots, from the freeze
+// on. Not for handlers: see announce.
+func (m *Mount) Snapshot(r snapshot.Request) (snapshot.Taken, error) {
+	frozen := r.Frozen
+	var visible chan struct{}
+	var name string
+	r.Frozen = func(t snapshot.Taken) {
+		name, visible = t.Name, make(chan struct{})
+		go func() { // the caller may hold locks
+			defer close(visible)
+			m.announce(name)
+		}()
+		if frozen != nil {
+			frozen(t)
+		}
+	}
+	taken, err := m.take(r)
+	if visible != nil {
+		<-visible
+		if err != nil { // it was there for a moment, and is not
+			m.announce(name)
+		}
+	}
+	return taken, err
+}
+
+// Delete deletes snapshots, all or none, and says what each gave back (or would). Not for handlers: see announce.
+func (m *Mount) Delete(names []string, dryRun bool) ([]snapshot.Deleted, error) {
+	infos, deleted, err := m.remove(names, dryRun)
+	for _, info := range infos {
+		m.announceGone(info.Epoch, info.Name)
+	}
+	return deleted, err
+}
+
+// Rename renames a snapshot. Not for handlers: see announce.
+func (m *Mount) Rename(old, new string) error {
+	if err := m.rename(old, new); err != nil {
+		return err
+	}
+	m.announce(old)
+	m.announce(new)
+	return nil
+}
+
+// List returns the snapshots, oldest first.
+func (m *Mount) List() ([]snapshot.Info, error) { return m.store.List() }

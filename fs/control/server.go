@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// Server answers at the control socket of one mount. Its life: Listen, Serve, Drain, Close.
+type Server struct {
+	dir    *os.File
+	socket *net.UnixListener
+	http   *http.Server
+
+	// Set by Serve, before the first request is looked at.
+	mount *fs.Mount
+	store *snapshot.Store
+	hello Hello
+
+	mu     sync.Mutex
+	ending bool           // GUARDED_BY(mu): nothing new is begun
+	work   sync.WaitGroup // requests that use the mount or the store
+
+	ended  chan struct{} // closed by Close
+	result error         // how closing the store ended; set before ended is closed
+}
+
+// Listen binds the socket in the store's directory; whoever connects waits until Serve. The caller holds the store's lock (I9). It sets
+// the umask for a moment: no other goroutine may be making files.
+func Listen(storeDir string) (*Server, error) {
+	dir, err := openDir(storeDir)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := listen(dir)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	s := &Server{dir: dir, socket: socket, ended: make(chan struct{})}
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ConnContext:       rememberPeer,
+		ReadHeaderTimeout: connectLimit,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	return s, nil
+}
+
+// Serve begins to answer for m and store, in the background.
+func (s *Server) Serve(m *fs.Mount, store *snapshot.Store, hello Hello) {
+	s.mount, s.store, s.hello = m, store, hello
+	go s.http.Serve(s.socket) // ends, with nothing to say, when Close is called
+}
+
+// Drain refuses new requests from now on and returns when those that were begun are answered. After it the store may be closed.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	s.work.Wait()
+}
+
+// Close tells the commands that wait for the end how it was (result: of closing the store), and removes the socket.
+func (s *Server) Close(result error) error {
+	s.result = result
+	close(s.ended)
+	ctx, cancel := context.WithTimeout(context.Background(), connectLimit)
+	defer cancel()
+	err := unix.Unlinkat(int(s.dir.Fd()), socketName, 0)
+	if s.mount == nil { // never served: Shutdown does not know the listener
+		err = errors.Join(err, s.socket.Close())
+	}
+	return errors.Join(err, s.http.Shutdown(ctx), s.dir.Close())
+}
+
+// begin counts a request in; it fails when the daemon is ending.
+func (s *Server) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return fmt.Errorf("control: the mount is going down: %w", snapshot.ErrClosing)
+	}
+	s.work.Add(1)
+	return nil
+}
+
+type peerKey struct{}
+
+// rememberPeer keeps the peer's credentials with every connection.
+func rememberPeer(ctx context.Context, conn net.Conn) context.Context {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	cred, err := peer(unixConn)
+	if err != nil {
+		return ctx // an unknown peer is refused
+	}
+	return context.WithValue(ctx, peerKey{}, cred)
+}
+
+// allowed reports whether the request comes from root or from the owner of the mount.
+func allowed(r *http.Request) bool {
+	cred, ok := r.Context().Value(peerKey{}).(*unix.Ucred)
+	return ok && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
+}

@@ -1,0 +1,29 @@
+// Package fs is the FUSE face of a store: it turns requests of the kernel into calls of the live tree and of the frozen
+// views, and serves the .snapshots directory.
+//
+// # Shape
+//
+// A Mount owns the connection to the kernel. Requests arrive at its face, which implements go-fuse's raw interface: a
+// node id is a view and an inode number (nodeid.go), so there is no tree of nodes in memory and nothing to keep in step
+// with the namespace below. Open files are handles (handle.go); open frozen views are counted (views.go).
+//
+// # Caching
+//
+// Every change of the live tree goes through the mount, and a frozen view never changes. So the kernel may keep what it
+// was told: each reply carries a timeout of an hour, for names that do not exist as well, file data and directory
+// listings stay cached over opens. The one exception is .snapshots, which also changes through the control socket: Mount
+// tells the kernel (notify.go) after such a change.
+//
+// # Deadlocks to stay clear of
+//
+//   - A notification takes the kernel's lock of the directory that it names. The kernel holds that lock during MKDIR,
+//     RMDIR, RENAME ... in it, so a handler never notifies about its own directory. What arrives by mkdir(2) in
+//     .snapshots needs no notification at all: the kernel knows.
+//   - A notification that drops file data, and the push before a freeze, wait for WRITE requests. They run while no lock
+//     is held that a handler takes.
+//
+// # Errors
+//
+// Every request gets exactly one reply. An error becomes an errno in one place (errno.go); what has no errno is EIO, is
+// counted and logged. ENOSYS is said only where the kernel is to stop asking (FLUSH, ACCESS).
+package fs

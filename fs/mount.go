@@ -1,0 +1,111 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"sync/atomic"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// Options of a mount.
+type Options struct {
+	MountPoint string // absolute
+	StorePath  string // absolute; shown as the mount's source in /proc/mounts
+	AllowOther bool   // let other users in; always so for root
+	ReadOnly   bool
+	Visible    bool // list .snapshots in the root (snapdir=visible)
+	Writeback  bool // let the kernel keep written data (writeback=on)
+	Version    string
+	Debug      bool // log every request
+}
+
+// Mount is a served file system.
+type Mount struct {
+	store   *snapshot.Store
+	opt     Options
+	server  *gofuse.Server // set before the first request
+	views   *views
+	handles *handles
+	faults  *faults
+	hidden  hidden
+	uid     uint32 // owner of the mount
+	gid     uint32
+	start   time.Time
+	changed atomic.Int64  // last change of the catalogue, in Unix nanoseconds
+	done    chan struct{} // closed when the mount is gone
+}
+
+// New mounts store and starts serving it; it returns when the mount answers. The store stays the caller's, to be closed
+// after Wait.
+func New(store *snapshot.Store, opt Options) (*Mount, error) {
+	now := time.Now()
+	m := &Mount{
+		store:   store,
+		opt:     opt,
+		views:   newViews(store),
+		handles: newHandles(),
+		faults:  &faults{log: log.New(os.Stderr, fsName+": ", log.LstdFlags|log.Lmsgprefix)},
+		hidden:  newHidden(),
+		uid:     uint32(os.Geteuid()),
+		gid:     uint32(os.Getegid()),
+		start:   now,
+		done:    make(chan struct{}),
+	}
+	m.changed.Store(now.UnixNano())
+	server, err := m.connect()
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, err)
+	}
+	m.server = server
+	go m.serve()
+	if err := server.WaitMount(); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, errors.Join(err, m.Unmount()))
+	}
+	return m, nil
+}
+
+// serve answers requests until the mount is gone, then lets go of what the kernel had open: an aborted connection sends
+// no RELEASE.
+func (m *Mount) serve() {
+	m.server.Serve()
+	m.closeAll()
+	m.views.close()
+	close(m.done)
+}
+
+func (m *Mount) closeAll() {
+	f := newFace(m)
+	for _, fh := range m.handles.all() {
+		f.close("unmount", m.handles.remove(fh))
+	}
+}
+
+// Wait returns when the mount is gone (unmounted by anybody) and every request has been answered.
+func (m *Mount) Wait() { <-m.done }
+
+// Unmount unmounts and waits; the error wraps EBUSY while somebody uses the mount. It is no error if the mount is gone.
+func (m *Mount) Unmount() error {
+	select {
+	case <-m.done:
+		return nil
+	default:
+	}
+	err := disconnect(m.opt.MountPoint)
+	// What was closed a moment ago is still in use for the kernel, and so is an inode that is being pushed.
+	for delay := time.Millisecond; errors.Is(err, unix.EBUSY) && delay < 100*time.Millisecond; delay *= 2 {
+		time.Sleep(delay)
+		err = disconnect(m.opt.MountPoint)
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", m.opt.MountPoint, err)
+	}
+	<-m.done
+	return nil
+}

@@ -1,0 +1,66 @@
+package fs
+
+import (
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// SetAttr is chmod, chown, truncate and utimensat in one request.
+func (f *face) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	node := nodeID(in.NodeId)
+	if err := f.change(node); err != nil {
+		return f.faults.status("setattr", in.NodeId, err)
+	}
+	attr, err := f.live.SetAttr(node.ino(), changeOf(&in.SetAttrInCommon))
+	if err != nil {
+		return f.faults.status("setattr", in.NodeId, err)
+	}
+	fillAttr(&out.Attr, node, attr)
+	out.SetTimeout(cacheTime)
+	return gofuse.OK
+}
+
+// setBits says what a bit of a setattr request asks for; constant.
+var setBits = [...]struct {
+	fattr uint32
+	set   snapshot.ChangeSet
+}{
+	{gofuse.FATTR_MODE, snapshot.SetMode},
+	{gofuse.FATTR_UID, snapshot.SetUID},
+	{gofuse.FATTR_GID, snapshot.SetGID},
+	{gofuse.FATTR_SIZE, snapshot.SetSize},
+}
+
+// changeOf translates a setattr request. The kernel leaves the clearing of suid and sgid to us (HANDLE_KILLPRIV_V2): a
+// truncation says when, a change of the owner always means it.
+func changeOf(in *gofuse.SetAttrInCommon) snapshot.Change {
+	c := snapshot.Change{
+		Mode:     in.Mode & 07777,
+		UID:      in.Uid,
+		GID:      in.Gid,
+		Size:     int64(in.Size),
+		Atime:    snapshot.Time{Sec: int64(in.Atime), Nsec: in.Atimensec},
+		Mtime:    snapshot.Time{Sec: int64(in.Mtime), Nsec: in.Mtimensec},
+		KillPriv: in.Valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0,
+	}
+	for _, b := range setBits {
+		if in.Valid&b.fattr != 0 {
+			c.Set |= b.set
+		}
+	}
+	c.Set |= timeBit(in.Valid, gofuse.FATTR_ATIME, gofuse.FATTR_ATIME_NOW, snapshot.SetAtime, snapshot.SetAtimeNow)
+	c.Set |= timeBit(in.Valid, gofuse.FATTR_MTIME, gofuse.FATTR_MTIME_NOW, snapshot.SetMtime, snapshot.SetMtimeNow)
+	return c
+}
+
+// timeBit chooses between a given time and the present.
+func timeBit(valid, given, now uint32, set, setNow snapshot.ChangeSet) snapshot.ChangeSet {
+	switch {
+	case valid&now != 0:
+		return setNow
+	case valid&given != 0:
+		return set
+	}
+	return 0
+}

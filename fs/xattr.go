@@ -1,0 +1,92 @@
+package fs
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// aclPrefix begins the names of POSIX ACLs. The kernel would not obey them here, so they are not stored.
+const aclPrefix = "system.posix_acl_"
+
+// xattrName says whether an extended attribute of that name can be had at all.
+func xattrName(node nodeID, name string) error {
+	if strings.HasPrefix(name, aclPrefix) || node == snapdirNode {
+		return fmt.Errorf("extended attribute %s: %w", name, syscall.EOPNOTSUPP)
+	}
+	return nil
+}
+
+// GetXAttr returns the length of the value, with ERANGE if dest is too short for it (also for the question how long it
+// is, which has no dest).
+func (f *face) GetXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string, dest []byte) (uint32, gofuse.Status) {
+	node := nodeID(in.NodeId)
+	if err := xattrName(node, name); err != nil {
+		return 0, f.faults.status("getxattr", in.NodeId, err)
+	}
+	view, ref, err := f.view(node)
+	if err != nil {
+		return 0, f.faults.status("getxattr", in.NodeId, err)
+	}
+	defer f.views.put(ref)
+	value, err := view.Xattr(node.ino(), name)
+	if err != nil {
+		return 0, f.faults.status("getxattr", in.NodeId, err)
+	}
+	return copyOut(dest, value)
+}
+
+// ListXAttr returns the names, each ended by a NUL, with the lengths as GetXAttr does.
+func (f *face) ListXAttr(_ <-chan struct{}, in *gofuse.InHeader, dest []byte) (uint32, gofuse.Status) {
+	node := nodeID(in.NodeId)
+	if node == snapdirNode {
+		return 0, gofuse.OK
+	}
+	view, ref, err := f.view(node)
+	if err != nil {
+		return 0, f.faults.status("listxattr", in.NodeId, err)
+	}
+	defer f.views.put(ref)
+	names, err := view.Xattrs(node.ino())
+	if err != nil {
+		return 0, f.faults.status("listxattr", in.NodeId, err)
+	}
+	var all []byte
+	for _, name := range names {
+		all = append(append(all, name...), 0)
+	}
+	return copyOut(dest, all)
+}
+
+func copyOut(dest, value []byte) (uint32, gofuse.Status) {
+	if len(dest) < len(value) {
+		return uint32(len(value)), gofuse.ERANGE
+	}
+	return uint32(copy(dest, value)), gofuse.OK
+}
+
+func (f *face) SetXAttr(_ <-chan struct{}, in *gofuse.SetXAttrIn, name string, value []byte) gofuse.Status {
+	node := nodeID(in.NodeId)
+	err := f.change(node)
+	if err == nil {
+		err = xattrName(node, name)
+	}
+	if err == nil {
+		err = f.live.SetXattr(node.ino(), name, value, uint(in.Flags))
+	}
+	return f.faults.status("setxattr", in.NodeId, err)
+}
+
+func (f *face) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
+	node := nodeID(in.NodeId)
+	err := f.change(node)
+	if err == nil {
+		err = xattrName(node, name)
+	}
+	if err == nil {
+		err = f.live.RemoveXattr(node.ino(), name)
+	}
+	return f.faults.status("removexattr", in.NodeId, err)
+}
