@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/fs/control"
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// daemon is what serves one mount.
+type daemon struct {
+	plan   mountPlan
+	log    *log.Logger
+	store  *snapshot.Store
+	server *control.Server
+	mount  *fs.Mount
+}
+
+// serve mounts, calls ready, and returns when the mount is gone and everything is on disk. If it is refused nothing was changed. A
+// signal (ctx) ends the mount.
+func serve(ctx context.Context, plan mountPlan, messages io.Writer, ready func() error) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
+	unix.Umask(0) // the kernel has applied the umask of who makes a file
+	d := &daemon{plan: plan, log: log.New(messages, "", log.LstdFlags|log.LUTC|log.Lmsgprefix)}
+	log.SetOutput(messages) // of go-fuse
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	if err := ready(); err != nil {
+		return errors.Join(err, d.mount.Unmount(), d.finish())
+	}
+	d.log.Printf("version %s serves %s at %s", version(), plan.store, plan.point)
+	gone := make(chan struct{})
+	go func() {
+		d.mount.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		d.end(gone)
+	}
+	err := d.finish()
+	if err != nil {
+		d.log.Printf("ended: %v", err)
+	} else {
+		d.log.Printf("ended")
+	}
+	return err
+}
+
+// start does everything up to the answering mount; if it fails it takes everything back.
+func (d *daemon) start(ctx context.Context) (err error) {
+	var undo []func()
+	defer func() {
+		for i := len(undo) - 1; err != nil && i >= 0; i-- {
+			undo[i]()
+		}
+	}()
+	if err := checkPlaces(d.plan.store, d.plan.point); err != nil {
+		return err
+	}
+	if err := checkFuse(); err != nil {
+		return err
+	}
+	point, err := makeDir(d.plan.point, 0o755)
+	if err != nil {
+		return fmt.Errorf("make the mount point: %w", err)
+	}
+	undo = append(undo, func() { removeDirs(point) })
+	parents, err := makeDir(filepath.Dir(d.plan.store), 0o755)
+	if err != nil {
+		return fmt.Errorf("make the store: %w", err)
+	}
+	undo = append(undo, func() { removeDirs(parents) })
+	d.store, err = openStore(ctx, d.plan.store, snapshot.Options{
+		DirtyLimit:    d.plan.options.dirtyLimit,
+		FlushInterval: d.plan.options.flushInterval,
+		Create:        true,
+		Report:        func(err error) { d.log.Printf("store: %v", err) },
+	})
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { d.store.Close() })
+	d.server, err = control.Listen(d.plan.store)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { d.server.Close(nil) })
+	return d.serveMount()
+}
+
+func (d *daemon) serveMount() error {
+	opt := d.plan.options
+	mount, err := fs.New(d.store, fs.Options{
+		MountPoint: d.plan.point,
+		StorePath:  d.plan.store,
+		AllowOther: opt.allowOther,
+		ReadOnly:   opt.readOnly,
+		Visible:    opt.visible,
+		Writeback:  opt.writeback,
+		Version:    version(),
+	})
+	if err != nil {
+		return err
+	}
+	d.mount = mount
+	d.server.Serve(mount, d.store, control.Hello{PID: os.Getpid(), Version: version(), MountPoint: d.plan.point})
+	return nil
+}
+
+// finish closes the store, tells the commands that wait for it, and removes the socket. The mount is gone.
+func (d *daemon) finish() error {
+	d.server.Drain()
+	err := d.store.Close()
+	if err != nil {
+		err = fmt.Errorf("close store %s: %w", d.plan.store, err)
+	}
+	return errors.Join(err, d.server.Close(err))
+}
+
+const (
+	busyGrace  = 2 * time.Second        // how long a signalled daemon waits for those who use the mount
+	busyRetry  = 100 * time.Millisecond // how often it tries
+	abortGrace = 3 * time.Second        // how long it then waits for the kernel to let go
+)
+
+// end unmounts because of a signal. Who still uses the mount after a grace gets ENOTCONN.
+func (d *daemon) end(gone <-chan struct{}) {
+	d.log.Printf("signalled: unmounting %s", d.plan.point)
+	for start := time.Now(); time.Since(start) < busyGrace; time.Sleep(busyRetry) {
+		err := d.mount.Unmount()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EBUSY) {
+			d.log.Printf("unmount: %v", err)
+			break
+		}
+	}
+	select {
+	case <-gone:
+		return
+	default:
+	}
+	d.log.Printf("%s is still used: detaching it", d.plan.point)
+	// As root this also ends the connection: requests in flight are answered with an error, and no new ones come.
+	if err := unix.Unmount(d.plan.point, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		if err := detach(d.plan.point); err != nil {
+			d.log.Printf("detach: %v", err)
+		}
+	}
+	select {
+	case <-gone:
+	case <-time.After(abortGrace):
+		d.log.Printf("the kernel still holds the mount")
+	}
+}
+
+// checkFuse refuses a machine on which nothing can be mounted.
+func checkFuse() error {
+	_, err := os.Stat("/dev/fuse")
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("/dev/fuse is missing: the kernel has no FUSE (try modprobe fuse), or this container was started without it")
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs/control"
+	"github.com/snapfs/snapfs/snapshot"
+)
+
+// How long a mount waits for a daemon that holds the store's lock (I9) but serves no mount any more: umount(2) returns
+// before the daemon has written the last bytes and exited, and its writers may still be at work.
+const (
+	endingLimit  = 30 * time.Second
+	lockInterval = 20 * time.Millisecond
+	// A daemon whose mount is not in our mount table may be about to end, or serve in another mount namespace.
+	hiddenLimit = 2 * time.Second
+)
+
+// openStore opens the store, and waits for a daemon that is ending to let go of it.
+func openStore(ctx context.Context, dir string, opt snapshot.Options) (*snapshot.Store, error) {
+	start := time.Now()
+	for {
+		store, err := snapshot.Open(dir, opt)
+		if !isLocked(err) {
+			return store, err
+		}
+		if err := inUse(ctx, dir, time.Since(start)); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(lockInterval):
+		}
+	}
+}
+
+// isLocked reports whether err says that another process holds the store's lock.
+func isLocked(err error) bool {
+	return errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, snapshot.ErrHeld)
+}
+
+// inUse returns the error to give up with if the store's lock is held by a daemon that is not about to end.
+func inUse(ctx context.Context, dir string, waited time.Duration) error {
+	by := "another process"
+	if pid, ok := lockHolder(dir); ok {
+		by = fmt.Sprintf("process %d", pid)
+	}
+	mounts, err := control.Mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.Type == control.FSType && m.Source == dir && !isDead(m.Point) {
+			return control.Errorf(control.Refused, "store %s is locked by %s, which serves it at %s", dir, by, m.Point)
+		}
+	}
+	switch {
+	case waited > endingLimit:
+		return control.Errorf(control.Refused, "store %s is locked by %s, which has not ended in %v", dir, by, endingLimit)
+	case waited > hiddenLimit && answers(ctx, dir):
+		return control.Errorf(control.Refused, "store %s is locked by %s, which serves it in another mount namespace", dir, by)
+	}
+	return nil
+}
+
+// answers reports whether a daemon serves dir and does not say that it is ending.
+func answers(ctx context.Context, dir string) bool {
+	client, err := control.Dial(ctx, dir)
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	return !client.Hello().Ending
+}
+
+// lockHolder returns the process that holds the lock of the store in dir.
+func lockHolder(dir string) (pid int, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "lock"), &st); err != nil {
+		return 0, false
+	}
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	return parseLocks(f, st.Ino)
+}
+
+// parseLocks finds the process that holds a flock on the inode in the lines of /proc/locks:
+//
+//	1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
+//
+// It goes by the inode number alone: on btrfs the device there is not the one that stat reports.
+func parseLocks(r io.Reader, ino uint64) (pid int, ok bool) {
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		field := strings.Fields(lines.Text())
+		if len(field) < 6 || field[1] != "FLOCK" || !strings.HasSuffix(field[5], ":"+strconv.FormatUint(ino, 10)) {
+			continue
+		}
+		if pid, err := strconv.Atoi(field[4]); err == nil && pid > 0 {
+			return pid, true
+		}
+	}
+	return 0, false
+}

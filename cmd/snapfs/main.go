@@ -1,0 +1,58 @@
+// Command snapfs serves a directory whose whole tree can be frozen in an instant, and takes, lists and deletes the
+// frozen trees. See `snapfs --help`.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/snapfs/snapfs/fs/control"
+)
+
+func main() {
+	os.Exit(int(run(os.Args[1:])))
+}
+
+// run executes one command line and returns its exit code. An error is one line on stderr, or one JSON object.
+func run(args []string) control.Code {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(mountForm(root, args))
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return control.Done
+	}
+	if ctx.Err() != nil && control.CodeOf(err) == control.Interrupted {
+		err = control.Errorf(control.Interrupted, "interrupted")
+	}
+	report(err, wantsJSON(args))
+	return control.CodeOf(err)
+}
+
+func report(err error, asJSON bool) {
+	e := control.AsError(err)
+	if asJSON {
+		json.NewEncoder(os.Stderr).Encode(e)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "snapfs: %s\n", printable(strings.TrimSpace(e.Text)))
+}
+
+// wantsJSON looks for --json itself: the command line may be what is wrong.
+func wantsJSON(args []string) bool {
+	for _, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "--json", "--json=true":
+			return true
+		}
+	}
+	return false
+}

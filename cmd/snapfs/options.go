@@ -1,0 +1,87 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/snapfs/snapfs/fs/control"
+)
+
+// mountOptions is what -o says.
+type mountOptions struct {
+	readOnly      bool
+	allowOther    bool
+	visible       bool // snapdir=visible
+	writeback     bool
+	dirtyLimit    int64         // bytes; 0 means the default
+	flushInterval time.Duration // 0 means the default
+}
+
+const knownOptions = "ro, allow_other, snapdir=hidden|visible, writeback=off|on, dirty_limit=SIZE, flush_interval=DURATION"
+
+// parseOptions reads the values of all -o flags, each a comma separated list; a later option overrides an earlier one.
+func parseOptions(lists []string, root bool) (mountOptions, error) {
+	opt := mountOptions{allowOther: root}
+	for _, list := range lists {
+		for _, option := range strings.Split(list, ",") {
+			if err := opt.set(strings.TrimSpace(option)); err != nil {
+				return mountOptions{}, err
+			}
+		}
+	}
+	return opt, nil
+}
+
+func (opt *mountOptions) set(option string) error {
+	name, value, hasValue := strings.Cut(option, "=")
+	var err error
+	switch {
+	case option == "" || isMountOption(option):
+	case option == "ro":
+		opt.readOnly = true
+	case option == "rw":
+		opt.readOnly = false
+	case option == "allow_other":
+		opt.allowOther = true
+	case name == "snapdir" && hasValue:
+		opt.visible, err = oneOf(option, value, "visible", "hidden")
+	case name == "writeback" && hasValue:
+		opt.writeback, err = oneOf(option, value, "on", "off")
+	case name == "dirty_limit" && hasValue:
+		opt.dirtyLimit, err = parseSize(value)
+		if err != nil || opt.dirtyLimit < leastDirtyLimit {
+			err = control.Errorf(control.Usage, "option %s: needs a size of 1M or more, such as dirty_limit=256M", option)
+		}
+	case name == "flush_interval" && hasValue:
+		opt.flushInterval, err = time.ParseDuration(value)
+		if err != nil || opt.flushInterval <= 0 {
+			err = control.Errorf(control.Usage, "option %s: needs a duration, such as flush_interval=500ms", option)
+		}
+	default:
+		err = control.Errorf(control.Usage, "unknown option %q; known are %s", option, knownOptions)
+	}
+	return err
+}
+
+// leastDirtyLimit is the least room for private pages in bytes: one write request must fit into it.
+const leastDirtyLimit = 1 << 20
+
+// oneOf reports which of two words value is.
+func oneOf(option, value, yes, no string) (bool, error) {
+	if value != yes && value != no {
+		return false, control.Errorf(control.Usage, "option %s: the value is %s or %s", option, no, yes)
+	}
+	return value == yes, nil
+}
+
+// isMountOption reports whether an option is one that mount(8) or fstab adds for its own use and that changes nothing here.
+func isMountOption(option string) bool {
+	switch option {
+	case "defaults", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "auto", "noauto", "user", "nouser", "users",
+		"owner", "group", "nofail", "_netdev", "async", "atime", "noatime", "relatime", "norelatime", "strictatime",
+		"nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "default_permissions":
+		return true
+	}
+	return strings.HasPrefix(option, "x-") || strings.HasPrefix(option, "X-") || strings.HasPrefix(option, "comment=") ||
+		strings.HasPrefix(option, "user=")
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/fs/control"
+)
+
+// progressBar shows on a terminal how far the writer of a snapshot is, in one line that it draws again and again.
+type progressBar struct {
+	out   io.Writer
+	shown bool
+}
+
+func (b *progressBar) show(p control.Progress) {
+	fmt.Fprintf(b.out, "\r%s\x1b[K", progressLine(p))
+	b.shown = true
+}
+
+// clear removes the line; what the command prints comes in its place.
+func (b *progressBar) clear() {
+	if b.shown {
+		fmt.Fprint(b.out, "\r\x1b[K")
+	}
+}
+
+// progressLine draws: writing [#####-----] 128 MiB of 256 MiB, 0.4 s
+func progressLine(p control.Progress) string {
+	const width = 30
+	done := 0
+	if p.PagesTotal > 0 {
+		done = int(min(p.PagesWritten, p.PagesTotal) * width / p.PagesTotal)
+	}
+	return fmt.Sprintf("writing [%s%s] %s of %s, %.1f s", strings.Repeat("#", done), strings.Repeat("-", width-done),
+		bytesText(p.PagesWritten*pageSize), bytesText(p.PagesTotal*pageSize), p.Seconds)
+}
+
+const pageSize = cow.PageSize
