@@ -1,0 +1,145 @@
+package snapshot
+
+import (
+	"syscall"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
+)
+
+// Change is a setattr request; only the fields named in Set are changed. Ctime is updated by the callee.
+type Change struct {
+	Set          ChangeSet
+	Mode         uint32 // permission bits, 07777
+	UID, GID     uint32
+	Size         int64
+	Atime, Mtime Time
+	KillPriv     bool // clear suid and (if group-executable) sgid
+}
+
+// ChangeSet names the fields of a Change.
+type ChangeSet uint32
+
+// The fields of a Change.
+const (
+	SetMode ChangeSet = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetAtimeNow
+	SetMtime
+	SetMtimeNow
+)
+
+// SetAttr changes attributes. With SetSize it is truncate(2).
+func (l *Live) SetAttr(ino Ino, ch Change) (Attr, error) {
+	n, err := l.node(ino)
+	if err != nil {
+		return Attr{}, err
+	}
+	defer l.nodes.put(n)
+	if ch.KillPriv || ch.Set&(SetUID|SetGID|SetSize) != 0 {
+		if err := l.removeCaps(n); err != nil {
+			return Attr{}, err
+		}
+	}
+	if ch.Set&SetSize != 0 {
+		if err := l.truncate(n, ch.Size); err != nil {
+			return Attr{}, err
+		}
+	}
+	l.measure(n)
+	c, err := l.begin(n)
+	if err != nil {
+		return Attr{}, err
+	}
+	defer c.end()
+	rec := c.rec(n)
+	ch.apply(rec, now())
+	return attrOf(ino, rec), c.commit()
+}
+
+// apply makes the change but for the size. A new mode counts more than the set-id bits it clears.
+func (ch *Change) apply(rec *meta.Inode, t Time) {
+	rec.Ctime = t
+	if ch.KillPriv {
+		rec.Mode = withoutPriv(rec.Mode)
+	}
+	if ch.Set&SetMode != 0 {
+		rec.Mode = rec.Mode&syscall.S_IFMT | ch.Mode&07777
+	}
+	if ch.Set&SetUID != 0 {
+		rec.UID = ch.UID
+	}
+	if ch.Set&SetGID != 0 {
+		rec.GID = ch.GID
+	}
+	switch {
+	case ch.Set&SetAtimeNow != 0:
+		rec.Atime = t
+	case ch.Set&SetAtime != 0:
+		rec.Atime = ch.Atime
+	}
+	switch {
+	case ch.Set&SetMtimeNow != 0:
+		rec.Mtime = t
+	case ch.Set&SetMtime != 0:
+		rec.Mtime = ch.Mtime
+	}
+}
+
+// truncate sets the size of a regular file. To zero it gives the inode a new content, that is none until it is written:
+// the old bytes stay whole for the snapshots that see them, and for a crash before this change is durable.
+func (l *Live) truncate(n *node, size int64) error {
+	if err := l.checkTruncate(n, size); err != nil {
+		return err
+	}
+	if size == 0 {
+		return l.empty(n)
+	}
+	h, err := l.OpenFile(n.ino)
+	if err != nil {
+		return err
+	}
+	err = l.withFile(n, true, func(f *cow.File) error {
+		return f.Truncate(size, l.recorder(n, f, false))
+	})
+	if failed := h.Close(); err == nil {
+		err = failed
+	}
+	return err
+}
+
+func (l *Live) checkTruncate(n *node, size int64) error {
+	n.mu.Lock()
+	mode := n.rec.Mode
+	n.mu.Unlock()
+	switch {
+	case isDir(mode):
+		return &opError{"truncate", n.ino, "", syscall.EISDIR}
+	case !isRegular(mode), size < 0:
+		return &opError{"truncate", n.ino, "", syscall.EINVAL}
+	}
+	return nil
+}
+
+// empty makes a file have no bytes and no content.
+func (l *Live) empty(n *node) error {
+	n.content.Lock()
+	defer n.content.Unlock()
+	// Closed before the change: once the content is listed as garbage its base file may go.
+	if err := l.closeFile(n); err != nil {
+		return err
+	}
+	c, err := l.begin(n)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	rec := c.rec(n)
+	c.dropContent(rec)
+	rec.Mtime = now()
+	rec.Ctime = rec.Mtime
+	return c.commit()
+}

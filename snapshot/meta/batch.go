@@ -1,0 +1,45 @@
+package meta
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Batch is a set of changes that become visible, and durable, together. It is not safe for concurrent use. End it with
+// Commit or Discard.
+type Batch struct {
+	d *DB
+	b *pebble.Batch
+}
+
+// NewBatch returns an empty batch.
+func (d *DB) NewBatch() *Batch { return &Batch{d: d, b: d.db.NewBatch()} }
+
+// Commit applies the batch. It is durable on return if sync is set, else with a later Sync or synced commit.
+// seq numbers the batch for Synced.
+func (b *Batch) Commit(sync bool) (seq uint64, err error) {
+	d, opt := b.d, pebble.NoSync
+	if sync {
+		opt = pebble.Sync
+	}
+	upTo := d.committed.Load() // what a synced commit makes durable besides itself
+	if err = d.final("commit", func() error { return b.b.Commit(opt) }); err != nil {
+		return 0, err // the batch is not closed: Pebble may still refer to it
+	}
+	seq = d.committed.Add(1)
+	if sync {
+		if seq == upTo+1 {
+			upTo = seq
+		}
+		raiseTo(&d.synced, upTo)
+	}
+	return seq, b.b.Close()
+}
+
+// Discard drops the batch.
+func (b *Batch) Discard() { _ = b.b.Close() } // closing an unapplied batch only returns its memory
+
+// set and delete cannot fail: a batch that is not indexed only appends to memory.
+func (b *Batch) set(k, v []byte) { _ = b.b.Set(k, v, nil) }
+func (b *Batch) delete(k []byte) { _ = b.b.Delete(k, nil) }
+
+func (b *Batch) setMark(name string, v []byte) { b.set(markKey(name), v) }

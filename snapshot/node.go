@@ -1,0 +1,154 @@
+package snapshot
+
+import (
+	"container/list"
+	"sync"
+	"sync/atomic"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
+)
+
+// node is a live inode in memory. There is at most one per inode: whoever uses it holds a reference.
+type node struct {
+	ino Ino
+
+	// GUARDED_BY nodes.mu
+	refs   int
+	gone   bool          // not to be kept when the last reference goes
+	listed bool          // in nodes.dirty, which holds a reference
+	idle   *list.Element // in nodes.idle; INVARIANT: not nil if and only if refs == 0
+
+	mu sync.Mutex
+
+	// GUARDED_BY mu
+	loaded    bool
+	dropped   bool       // the inode is gone for good; INVARIANT: not loaded
+	rec       meta.Inode // newest state: what the store has, or newer if dirty
+	epoch     cow.Epoch  // of the version that the store has
+	dirty     bool       // rec differs from the store's in its times or blocks, in nothing else
+	seq       uint64     // last batch that wrote rec
+	dataSeq   uint64     // last batch that fdatasync(2) has to wait for: size, content, a name
+	opens     int        // open handles, each with a reference
+	orphan    bool       // no name is left; holds a reference
+	forgotten bool       // the kernel does not know it any more
+	caps      capState
+
+	// content is held shared while file is used and exclusive while it changes. It comes before the locks of the
+	// file, the gate and mu.
+	content sync.RWMutex
+	file    *cow.File   // GUARDED_BY content; nil if closed, or if there are no bytes yet
+	grown   atomic.Bool // written since rec.Blocks was read
+}
+
+// capState says whether the inode has file capabilities, which a write removes.
+type capState uint8
+
+const (
+	capsUnknown capState = iota
+	capsNone
+	capsSome
+)
+
+// nodes is the cache of nodes: those in use, and a bounded number of others.
+type nodes struct {
+	limit int // most idle nodes
+
+	mu    sync.Mutex
+	byIno map[Ino]*node
+	idle  *list.List // of *node, the most recently used in front
+	dirty []*node    // nodes to be flushed, each with a reference
+}
+
+func newNodes(limit int) *nodes {
+	return &nodes{limit: limit, byIno: map[Ino]*node{}, idle: list.New()}
+}
+
+// get returns the node of ino, loaded or not, with a reference.
+func (c *nodes) get(ino Ino) *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.byIno[ino]
+	if n == nil {
+		n = &node{ino: ino}
+		c.byIno[ino] = n
+	}
+	c.hold(n)
+	return n
+}
+
+// peek is get of a node that is in memory; nil if it is not.
+func (c *nodes) peek(ino Ino) *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.byIno[ino]
+	if n != nil {
+		c.hold(n)
+	}
+	return n
+}
+
+func (c *nodes) hold(n *node) {
+	n.refs++
+	if n.idle != nil {
+		c.idle.Remove(n.idle)
+		n.idle = nil
+	}
+}
+
+// pin takes one more reference.
+func (c *nodes) pin(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hold(n)
+}
+
+// put gives references back.
+func (c *nodes) put(ns ...*node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range ns {
+		if n.refs--; n.refs > 0 {
+			continue
+		}
+		if n.gone {
+			delete(c.byIno, n.ino)
+			continue
+		}
+		n.idle = c.idle.PushFront(n)
+	}
+	for c.idle.Len() > c.limit {
+		old := c.idle.Remove(c.idle.Back()).(*node)
+		delete(c.byIno, old.ino)
+	}
+}
+
+// forsake marks a node that stands for nothing: it could not be loaded, or its inode was dropped.
+func (c *nodes) forsake(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.gone = true
+}
+
+// list puts a node on the list of dirty ones.
+func (c *nodes) list(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !n.listed {
+		n.listed = true
+		c.hold(n)
+		c.dirty = append(c.dirty, n)
+	}
+}
+
+// takeDirty empties the list of dirty nodes; its references go to the caller.
+func (c *nodes) takeDirty() []*node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ns := c.dirty
+	c.dirty = nil
+	for _, n := range ns {
+		n.listed = false
+	}
+	return ns
+}
