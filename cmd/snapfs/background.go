@@ -15,7 +15,7 @@ import (
 	"github.com/snapfs/snapfs/fs/control"
 )
 
-// The daemon is this program executed again, with a terminal of nobody. Over a pipe it tells the command that started it, in
+// The daemon is this program executed again, detached from any terminal. Over a pipe it tells the command that started it, in
 // one JSON object, that the mount is ready (code 0) or why it is not.
 
 // pipeFD is the daemon's end of the pipe.

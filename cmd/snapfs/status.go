@@ -52,16 +52,18 @@ func writeStatus(w io.Writer, s fs.Status) error {
 	row("on disk", "%s, of it %s undo logs", bytesText(s.StoreBytes), bytesText(s.UndoBytes))
 	row("not yet in files", "%s of at most %s", bytesText(s.DirtyBytes), bytesText(s.DirtyLimitBytes))
 	row("snapshots", "%d, the current epoch is %d", s.Snapshots, s.Epoch)
-	if s.SnapshotInProgress {
-		c := s.CurrentSnapshot
+	if c := s.Current; c != nil {
 		row("writing", "%s: %s of %s, %.1f s", printable(c.Name), bytesText(c.PagesWritten*pageSize), bytesText(c.PagesTotal*pageSize), c.Seconds)
 	}
-	if l := s.LastSnapshot; l.Name != "" {
+	if l := s.Last; l != nil {
 		row("last snapshot", "%s, %s: %s", printable(l.Name), l.Time.UTC().Format(time.DateTime), printable(l.Status))
 		row("", "froze %s (fork %s), captured %s, durable after %v", millis(l.FreezeUsec), millis(l.ForkUsec), bytesText(l.CapturedBytes), seconds(l.Seconds))
 	}
-	row("since then", "%d changes", s.ChangesSinceLastSnapshot)
-	row("this daemon", "%d snapshots, %d failed, %d forks", s.TotalSnapshots, s.FailedSnapshots, s.TotalForks)
+	row("since then", "%d changes", s.Changes)
+	row("this daemon", "%d snapshots, %d failed, %d forks; %d failed requests", s.TotalSnapshots, s.FailedSnapshots, s.TotalForks, s.Failures)
+	if s.InProcess != "" {
+		row("no forks", "%s", printable(s.InProcess))
+	}
 	row("memory", "%s, page faults %d minor, %d major", bytesText(s.ResidentBytes), s.PageFaults.Minor, s.PageFaults.Major)
 	return table.Flush()
 }

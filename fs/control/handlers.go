@@ -155,12 +155,9 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 
 // progress returns how far the writer at work is, if there is one.
 func (s *Server) progress() (Progress, bool) {
-	status, err := s.mount.Status()
-	if err != nil || !status.SnapshotInProgress {
-		return Progress{}, false
-	}
-	c := status.CurrentSnapshot
-	return Progress{PagesWritten: c.PagesWritten, PagesTotal: c.PagesTotal, Seconds: c.Seconds}, true
+	stats := s.store.Stats()
+	c := stats.Current
+	return Progress{PagesWritten: c.PagesWritten, PagesTotal: c.PagesTotal, Seconds: c.Seconds}, stats.SnapshotInProgress
 }
 
 // progressInterval is how often the progress of a snapshot is told.

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs/control"
+)
+
+func TestMountMakesDirectories(t *testing.T) {
+	p := newPlace(t)
+	p.store, p.point = filepath.Join(p.dir, "a/b/store"), filepath.Join(p.dir, "c/d/mnt")
+	p.mount(t)
+	write(t, p.in("file"), "hello")
+	snapfs(t, "umount", p.point).ok()
+	if _, ok := lockHolder(p.store); ok {
+		t.Error("the store is still locked after umount")
+	}
+	if _, err := os.Stat(filepath.Join(p.store, "control.sock")); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	p.mount(t)
+	wantFile(t, p.in("file"), "hello")
+	snapfs(t, "umount", p.in("file")).ok() // any path inside will do
+}
+
+// TestMountForm mounts as mount(8) asks a file system's program to.
+func TestMountHelperForm(t *testing.T) {
+	p := newPlace(t)
+	snapfs(t, p.store, p.point, "-o", "rw,nosuid,nodev,nofail,_netdev,x-systemd.automount,snapdir=visible").ok()
+	entries, err := os.ReadDir(p.point)
+	if err != nil || len(entries) != 1 || entries[0].Name() != ".snapshots" {
+		t.Errorf("the root has %v, %v", entries, err)
+	}
+}
+
+func TestMountForeground(t *testing.T) {
+	p := newPlace(t)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		cmd := command("mount", "-f", p.store, p.point)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line := make([]byte, 1000)
+		n, err := out.Read(line)
+		if want := "snapfs: " + p.store + " is mounted at " + p.point + "\n"; err != nil || string(line[:n]) != want {
+			t.Errorf("it said %q, %v", line[:n], err)
+		}
+		write(t, p.in("file"), "written before "+sig.String())
+		cmd.Process.Signal(sig)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after %v: %v", sig, err)
+		}
+		p.mount(t)
+		wantFile(t, p.in("file"), "written before "+sig.String())
+		snapfs(t, "umount", p.point).ok()
+	}
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t)
+	write(t, p.in("file"), "x")
+	snapfs(t, "umount", p.point).ok()
+	p.mount(t, "ro")
+	wantFile(t, p.in("file"), "x")
+	if err := os.WriteFile(p.in("other"), nil, 0o644); !isErrno(err, syscall.EROFS) {
+		t.Errorf("a write: %v", err)
+	}
+	snapfs(t, "snapshot", p.point, "s").fails(control.Failed, "read-only")
+}
+
+// TestSignalWhileBusy: a signalled daemon ends within seconds although somebody is in the mount, and loses nothing.
+func TestSignalWhileBusy(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t)
+	f, err := os.Create(p.in("file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("kept"); err != nil {
+		t.Fatal(err)
+	}
+	pid := p.daemon(t)
+	start := time.Now()
+	syscall.Kill(pid, syscall.SIGTERM)
+	eventually(t, "the daemon's end", func() bool { _, ok := lockHolder(p.store); return !ok })
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("ending took %v", took)
+	}
+	if _, err := f.WriteString("late"); err == nil {
+		t.Error("a write after the end succeeded")
+	}
+	p.mount(t)
+	wantFile(t, p.in("file"), "kept")
+}
+
+func TestUmountBusy(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t)
+	if err := os.Mkdir(p.in("dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sleeper := exec.Command("sleep", "1000")
+	sleeper.Dir = p.in("dir")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := snapfs(t, "umount", p.point)
+	r.fails(control.Refused, p.point+" is busy", "sleep (process "+strconv.Itoa(sleeper.Process.Pid)+")", p.in("dir"), "cwd")
+	write(t, p.in("still"), "served")
+	sleeper.Process.Kill()
+	sleeper.Wait()
+
+	f, err := os.Open(p.in("still"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapfs(t, "umount", p.point).fails(control.Refused, "process "+strconv.Itoa(os.Getpid()), p.in("still"), "fd "+strconv.Itoa(int(f.Fd())))
+	mapping, err := unix.Mmap(int(f.Fd()), 0, 1, unix.PROT_READ, unix.MAP_SHARED)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapfs(t, "umount", p.point).fails(control.Refused, "process "+strconv.Itoa(os.Getpid()), p.in("still"), "map")
+	unix.Munmap(mapping)
+
+	// The command itself, given from inside, is not in the way.
+	cmd := command("umount", ".")
+	cmd.Dir = p.point
+	finish(t, cmd).ok()
+}
+
+// TestKilledDaemon: the mount of a killed daemon answers ENOTCONN, is recognised as dead, and the next one has all that was flushed.
+func TestKilledDaemon(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t)
+	write(t, p.in("file"), "first")
+	snapfs(t, "snapshot", p.point, "before").ok()
+	f, err := os.Create(p.in("file"))
+	if err == nil {
+		_, err = f.WriteString("second")
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	syscall.Kill(p.daemon(t), syscall.SIGKILL)
+	eventually(t, "ENOTCONN", func() bool {
+		_, err := os.Open(p.in("file"))
+		return isErrno(err, syscall.ENOTCONN)
+	})
+	snapfs(t, "status", p.point).fails(control.NoMount)
+	snapfs(t, "snapshot", p.point, "x").fails(control.NoMount)
+	p.mount(t)
+	wantFile(t, p.in("file"), "second")
+	wantFile(t, p.at("before", "file"), "first")
+	if mounts := mountsAt(t, p.point); mounts != 1 {
+		t.Errorf("%d mounts at the mount point, want 1", mounts)
+	}
+	syscall.Kill(p.daemon(t), syscall.SIGKILL)
+	eventually(t, "ENOTCONN", func() bool { return isDead(p.point) })
+	snapfs(t, "umount", p.in("file")).ok()
+	if mounts := mountsAt(t, p.point); mounts != 0 {
+		t.Errorf("%d mounts left by umount", mounts)
+	}
+}
+
+// TestMountWaitsForEnding: umount(8) returns before the daemon has exited; a mount that follows at once waits for it.
+func TestMountWaitsForEnding(t *testing.T) {
+	p := newPlace(t)
+	for i := range 5 {
+		p.mount(t)
+		write(t, p.in("file"), strings.Repeat("x", 1<<20)+strconv.Itoa(i))
+		if err := unmount(p.point); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.mount(t)
+	wantFile(t, p.in("file"), strings.Repeat("x", 1<<20)+"4")
+}
+
+// unmount unmounts as umount(8) does.
+func unmount(point string) error {
+	if os.Geteuid() == 0 {
+		return unix.Unmount(point, 0)
+	}
+	return exec.Command("fusermount3", "-u", "--", point).Run()
+}
+
+func mountsAt(t *testing.T, point string) (n int) {
+	t.Helper()
+	mounts, err := control.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mounts {
+		if m.Point == point {
+			n++
+		}
+	}
+	return n
+}
+
+func isErrno(err error, want syscall.Errno) bool {
+	return err != nil && bareErrno(err) == want
+}
