@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +51,7 @@ func checkStoreOf(ctx context.Context, dir string) (snapshot.Report, error) {
 	if _, err := os.Stat(store); errors.Is(err, os.ErrNotExist) {
 		return snapshot.Report{}, control.Errorf(control.Unknown, "there is no store %s", store)
 	}
-	if _, err := os.Stat(filepath.Join(store, "format")); err != nil { // no store; a path inside a mount will do
+	if _, err := os.Stat(formatPath(store)); err != nil { // no store; a path inside a mount will do
 		if m, err := control.Find(store); err == nil {
 			store = m.Source
 		}

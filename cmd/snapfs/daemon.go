@@ -8,7 +8,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -73,19 +72,18 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := checkPlaces(d.plan.store, d.plan.point); err != nil {
 		return err
 	}
-	if err := checkFuse(); err != nil {
-		return err
-	}
 	point, err := makeDir(d.plan.point, 0o755)
 	if err != nil {
 		return fmt.Errorf("make the mount point: %w", err)
 	}
 	undo = append(undo, func() { removeDirs(point) })
-	parents, err := makeDir(filepath.Dir(d.plan.store), 0o755)
+	made, err := makeDir(d.plan.store, 0o700)
 	if err != nil {
 		return fmt.Errorf("make the store: %w", err)
 	}
-	undo = append(undo, func() { removeDirs(parents) })
+	undo = append(undo, func() { removeDirs(made) })
+	_, err = os.Lstat(formatPath(d.plan.store))
+	isNew := errors.Is(err, syscall.ENOENT)
 	d.store, err = openStore(ctx, d.plan.store, snapshot.Options{
 		DirtyLimit:    d.plan.options.dirtyLimit,
 		FlushInterval: d.plan.options.flushInterval,
@@ -95,13 +93,22 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { d.store.Close() })
+	undo = append(undo, func() { d.discard(isNew) })
 	d.server, err = control.Listen(d.plan.store)
 	if err != nil {
 		return err
 	}
 	undo = append(undo, func() { d.server.Close(nil) })
 	return d.serveMount()
+}
+
+// discard closes the store of a mount that was refused; one that was made for it and has nothing in it goes away again.
+func (d *daemon) discard(isNew bool) {
+	isNew = isNew && isEmptyStore(d.store)
+	if err := d.store.Close(); err != nil || !isNew {
+		return
+	}
+	removeStore(d.plan.store)
 }
 
 func (d *daemon) serveMount() error {
@@ -169,13 +176,4 @@ func (d *daemon) end(gone <-chan struct{}) {
 	case <-time.After(abortGrace):
 		d.log.Printf("the kernel still holds the mount")
 	}
-}
-
-// checkFuse refuses a machine on which nothing can be mounted.
-func checkFuse() error {
-	_, err := os.Stat("/dev/fuse")
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("/dev/fuse is missing: the kernel has no FUSE (try modprobe fuse), or this container was started without it")
-	}
-	return err
 }

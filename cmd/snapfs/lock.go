@@ -117,3 +117,36 @@ func parseLocks(r io.Reader, ino uint64) (pid int, ok bool) {
 	}
 	return 0, false
 }
+
+// removeStore removes the files of a store that nobody uses, but not its directory.
+func removeStore(dir string) {
+	lock, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return // somebody has opened it meanwhile: it is his now
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		os.RemoveAll(filepath.Join(dir, entry.Name()))
+	}
+}
+
+// isEmptyStore reports whether nothing was ever put into the store, as far as it can be seen.
+func isEmptyStore(store *snapshot.Store) bool {
+	infos, err := store.List()
+	if err != nil || len(infos) > 0 {
+		return false
+	}
+	empty := true
+	err = store.Live().ReadDir(snapshot.Root, 0, func(snapshot.Dirent) bool {
+		empty = false
+		return false
+	})
+	return err == nil && empty
+}

@@ -56,9 +56,12 @@ func checkPlaces(store, point string) error {
 	return checkPoint(point)
 }
 
+// formatPath is the file that makes a directory a store.
+func formatPath(store string) string { return filepath.Join(store, "format") }
+
 // checkStore refuses a file, and a directory that is neither a store nor empty.
 func checkStore(store string) error {
-	if _, err := os.Lstat(filepath.Join(store, "format")); err == nil {
+	if _, err := os.Lstat(formatPath(store)); err == nil {
 		return nil // what it says is looked at when the store is opened
 	}
 	empty, err := emptyDir(store)
@@ -164,7 +167,7 @@ func detach(point string) error {
 	return nil
 }
 
-// makeDir makes path and what is missing above it, and returns what it made, top first.
+// makeDir makes path with mode, and what is missing above it, and returns what it made, top first.
 func makeDir(path string, mode os.FileMode) (made []string, err error) {
 	var missing []string
 	for dir := path; ; dir = filepath.Dir(dir) {
@@ -178,7 +181,11 @@ func makeDir(path string, mode os.FileMode) (made []string, err error) {
 		missing = append(missing, dir)
 	}
 	for i := len(missing) - 1; i >= 0; i-- {
-		if err := os.Mkdir(missing[i], mode); err != nil {
+		perm := os.FileMode(0o755)
+		if i == 0 {
+			perm = mode
+		}
+		if err := os.Mkdir(missing[i], perm); err != nil {
 			removeDirs(made)
 			return nil, err
 		}
