@@ -69,6 +69,26 @@ func TestMountForeground(t *testing.T) {
 	}
 }
 
+func TestNoExecMount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can add noexec")
+	}
+	p := newPlace(t)
+	p.mount(t)
+	write(t, p.in("script"), "#!/bin/sh\n")
+	if err := os.Chmod(p.in("script"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command(p.in("script")).Run(); err != nil {
+		t.Error(err)
+	}
+	snapfs(t, "umount", p.point).ok()
+	p.mount(t, "noexec")
+	if err := exec.Command(p.in("script")).Run(); !isErrno(err, syscall.EACCES) {
+		t.Errorf("with noexec: %v", err)
+	}
+}
+
 func TestReadOnlyMount(t *testing.T) {
 	p := newPlace(t)
 	p.mount(t)

@@ -13,6 +13,7 @@ type mountOptions struct {
 	allowOther    bool
 	visible       bool // snapdir=visible
 	writeback     bool
+	noExec        bool
 	dirtyLimit    int64         // bytes; 0 means the default
 	flushInterval time.Duration // 0 means the default
 }
@@ -43,6 +44,8 @@ func (opt *mountOptions) set(option string) error {
 		opt.readOnly = false
 	case option == "allow_other":
 		opt.allowOther = true
+	case option == "noexec", option == "exec":
+		opt.noExec = option == "noexec"
 	case name == "snapdir" && hasValue:
 		opt.visible, err = oneOf(option, value, "visible", "hidden")
 	case name == "writeback" && hasValue:
@@ -74,10 +77,11 @@ func oneOf(option, value, yes, no string) (bool, error) {
 	return value == yes, nil
 }
 
-// isMountOption reports whether an option is one that mount(8) or fstab adds for its own use and that changes nothing here.
+// isMountOption reports whether an option is one that mount(8) or fstab adds for its own use and that changes nothing here: a mount
+// is nosuid and nodev always.
 func isMountOption(option string) bool {
 	switch option {
-	case "defaults", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "auto", "noauto", "user", "nouser", "users",
+	case "defaults", "dev", "nodev", "suid", "nosuid", "auto", "noauto", "user", "nouser", "users",
 		"owner", "group", "nofail", "_netdev", "async", "atime", "noatime", "relatime", "norelatime", "strictatime",
 		"nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "default_permissions":
 		return true
