@@ -14,7 +14,7 @@ type Change struct {
 	UID, GID     uint32
 	Size         int64
 	Atime, Mtime Time
-	KillPriv     bool // clear suid and (if group-executable) sgid
+	KillPriv     bool // clear suid and (if group-executable) sgid, unless it is a directory
 }
 
 // ChangeSet names the fields of a Change.
@@ -63,7 +63,7 @@ func (l *Live) SetAttr(ino Ino, ch Change) (Attr, error) {
 // apply makes the change but for the size. A new mode counts more than the set-id bits it clears.
 func (ch *Change) apply(rec *meta.Inode, t Time) {
 	rec.Ctime = t
-	if ch.KillPriv {
+	if ch.KillPriv && !isDir(rec.Mode) {
 		rec.Mode = withoutPriv(rec.Mode)
 	}
 	if ch.Set&SetMode != 0 {
