@@ -15,7 +15,7 @@ import (
 //
 //	log header:   0 magic "snapUNDO" | 8 version u32 | 12 page size u32 | 16 epoch u64 | 24 salt u64 | 32 crc u32 | zeros
 //	batch header: 0 magic "snapBTCH" | 8 salt u64 | 16 offset of this batch u64 | 24 synced u64 | 32 count u32 |
-//	              36 header pages u32 | 40 data pages u32 | 44 crc of the previous batch's header u32 | 48 crc u32 | 52 zeros | 64 entries
+//	              36 header pages u32 | 40 data pages u32 | 44 crc u32 | 48 zeros | 64 entries
 //	entry:        0 content u64 | 8 page u64 | 16 crc u32 | 20 flags u32 (bit 0: the page is all zero, no data)
 //
 // Every CRC is CRC-32C, starting from the log's salt, so that neither an old log's blocks nor a batch of another
@@ -102,7 +102,6 @@ type entry struct {
 type batchHeader struct {
 	offset  int64
 	synced  int64
-	prevCRC uint32
 	entries []entry
 }
 
@@ -138,8 +137,8 @@ func (h *batchHeader) places(log Epoch) []Place {
 	return out
 }
 
-// encode returns the header's pages and its CRC.
-func (h *batchHeader) encode(salt uint64) ([]byte, uint32) {
+// encode returns the header's pages.
+func (h *batchHeader) encode(salt uint64) []byte {
 	pages := headerPages(len(h.entries))
 	b := make([]byte, pages*PageSize)
 	le := binary.LittleEndian
@@ -150,7 +149,6 @@ func (h *batchHeader) encode(salt uint64) ([]byte, uint32) {
 	le.PutUint32(b[32:], uint32(len(h.entries)))
 	le.PutUint32(b[36:], uint32(pages))
 	le.PutUint32(b[40:], uint32(h.dataPages()))
-	le.PutUint32(b[44:], h.prevCRC)
 	for i, e := range h.entries {
 		x := b[batchFixed+i*entrySize:]
 		le.PutUint64(x, uint64(e.id))
@@ -160,9 +158,8 @@ func (h *batchHeader) encode(salt uint64) ([]byte, uint32) {
 			le.PutUint32(x[20:], flagZero)
 		}
 	}
-	crc := checksum(salt, b)
-	le.PutUint32(b[48:], crc)
-	return b, crc
+	le.PutUint32(b[44:], checksum(salt, b))
+	return b
 }
 
 // batchHeaderLen returns the length in bytes of the header that begins with page b, if it is one of this log at offset.
@@ -178,27 +175,27 @@ func batchHeaderLen(b []byte, salt uint64, offset int64) (int, error) {
 	return headerPages(int(n)) * PageSize, nil
 }
 
-// decodeBatchHeader decodes the header in b, of the length that batchHeaderLen gave, and returns it with its CRC.
-func decodeBatchHeader(b []byte, salt uint64, offset int64) (*batchHeader, uint32, error) {
+// decodeBatchHeader decodes the header in b, of the length that batchHeaderLen gave.
+func decodeBatchHeader(b []byte, salt uint64, offset int64) (*batchHeader, error) {
 	n, err := batchHeaderLen(b, salt, offset)
 	if err != nil || len(b) != n {
-		return nil, 0, errTorn
+		return nil, errTorn
 	}
 	le := binary.LittleEndian
-	sum := le.Uint32(b[48:])
+	sum := le.Uint32(b[44:])
 	c := append([]byte(nil), b...)
-	le.PutUint32(c[48:], 0)
+	le.PutUint32(c[44:], 0)
 	if checksum(salt, c) != sum {
-		return nil, 0, errTorn
+		return nil, errTorn
 	}
-	h := &batchHeader{offset: offset, synced: int64(le.Uint64(b[24:])), prevCRC: le.Uint32(b[44:])}
+	h := &batchHeader{offset: offset, synced: int64(le.Uint64(b[24:]))}
 	h.entries = make([]entry, le.Uint32(b[32:]))
 	for i := range h.entries {
 		x := b[batchFixed+i*entrySize:]
 		h.entries[i] = entry{ID(le.Uint64(x)), le.Uint64(x[8:]), le.Uint32(x[16:]), le.Uint32(x[20:])&flagZero != 0}
 	}
 	if uint32(h.dataPages()) != le.Uint32(b[40:]) {
-		return nil, 0, errTorn
+		return nil, errTorn
 	}
-	return h, sum, nil
+	return h, nil
 }

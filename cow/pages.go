@@ -50,4 +50,9 @@ func pagesOf(off, n int64) (first, last uint64) {
 }
 
 // pagesUpTo returns how many pages size bytes occupy.
-func pagesUpTo(size int64) uint64 { return uint64((size + PageSize - 1) / PageSize) }
+func pagesUpTo(size int64) uint64 {
+	if size <= 0 {
+		return 0
+	}
+	return uint64(size-1)/PageSize + 1
+}

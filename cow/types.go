@@ -13,8 +13,9 @@ type Epoch uint64
 // PageSize is the unit of copy-on-write, in bytes. The pool refuses to open where the system's page is another.
 const PageSize = 4096
 
-// MaxSize is the greatest length of a content in bytes: what ext4 allows with 4 KiB blocks.
-const MaxSize = 16<<40 - PageSize
+// MaxSize is the greatest length of a content in bytes, that of off_t. The store's file system may allow less; it says
+// so when bytes are written there.
+const MaxSize = 1<<63 - 1
 
 // Place is where one overwritten page of a content is kept: in undo log Log, at Block.
 type Place struct {

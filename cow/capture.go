@@ -1,0 +1,225 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// capture is what was private at a freeze, held by a forked child until its writer has brought it into the base files.
+type capture struct {
+	epoch  Epoch // the snapshot
+	newest Epoch // the newest snapshot before it: what the writer overwrites is saved for that one
+	parts  []*part
+	byID   map[ID]*part
+	child  *writer
+	plan   *plan
+
+	before *capture      // the capture that goes first, if it was outstanding at the freeze
+	done   chan struct{} // closed when it is no longer outstanding
+
+	mu      sync.RWMutex // held shared while the child's memory is read: the child is not reaped meanwhile
+	exited  bool         // the child's memory is gone. GUARDED_BY mu
+	written bool         // the base files hold what the child held. GUARDED_BY mu
+}
+
+// part is what a capture holds of one content.
+type part struct {
+	c       *content
+	pages   pageSet           // what this capture is the newest to hold, and its writer writes
+	held    pageSet           // everything that was private: what the child could write
+	size    int64             // length of the content at the freeze
+	windows map[uint64]window // where the pages are in the child
+}
+
+// newPart captures c as it is. REQUIRES gate exclusive, c.mu exclusive.
+func newPart(c *content) *part {
+	x := &part{c: c, pages: c.fresh.clone(), held: c.private.clone(), size: c.size, windows: make(map[uint64]window, len(c.windows))}
+	for k, w := range c.windows {
+		x.windows[k] = *w
+	}
+	return x
+}
+
+// steps returns the part's writes, with addresses in the child.
+func (x *part) steps() []step {
+	var out []step
+	for _, r := range x.pages.runs(windowPages) {
+		for first, end := r.first, r.first+r.n; first < end; {
+			w := x.windows[first/windowPages]
+			n := min(end, w.first+w.pages) - first
+			off := int64(first) * PageSize
+			if length := min(int64(n)*PageSize, x.size-off); length > 0 {
+				out = append(out, step{w.at(first), off, length})
+			}
+			first += n
+		}
+	}
+	return out
+}
+
+// fill writes the plan: for each content open, write, sync, close.
+func (cp *capture) fill() (total int64, err error) {
+	for _, x := range cp.parts {
+		steps := x.steps()
+		if len(steps) == 0 {
+			continue
+		}
+		path, err := cp.plan.path(basePath(x.c.id))
+		if err == nil {
+			err = cp.plan.add(planOpen, path, 0, 0)
+		}
+		for _, s := range steps {
+			if err == nil {
+				err = cp.plan.add(planWrite, s.addr, s.n, s.off)
+				total += int64(pagesUpTo(s.n))
+			}
+		}
+		for _, kind := range []uint64{planSync, planClose} {
+			if err == nil {
+				err = cp.plan.add(kind, 0, 0, 0)
+			}
+		}
+		if err != nil {
+			return total, fmt.Errorf("plan of snapshot %d: %w", cp.epoch, err)
+		}
+	}
+	return total, nil
+}
+
+// pages returns how many pages the capture holds.
+func (cp *capture) pages() int64 {
+	n := int64(0)
+	for _, x := range cp.parts {
+		n += x.pages.len()
+	}
+	return n
+}
+
+// read copies from byte from of a page that the capture holds into b. ok is false where the child's memory cannot be had: it
+// has exited, or this system forbids to look into processes. Then the caller waits for the end of the capture.
+func (cp *capture) read(x *part, page uint64, from int, b []byte) (ok bool, err error) {
+	cp.mu.RLock()
+	defer cp.mu.RUnlock()
+	if cp.exited {
+		return false, nil
+	}
+	w := x.windows[page/windowPages]
+	err = readProcess(cp.child.pid, b, w.at(page)+uintptr(from))
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOSYS):
+		return false, nil
+	default:
+		return false, fmt.Errorf("read page %d of content %d from writer %d: %v: %w", page, x.c.id, cp.child.pid, err, unix.EIO)
+	}
+}
+
+// holder returns the newest capture not newer than s that holds the page and has not been written. REQUIRES c.mu.
+func (c *content) holder(s Epoch, page uint64) (*capture, *part) {
+	for i := len(c.captures) - 1; i >= 0; i-- {
+		cp := c.captures[i]
+		if cp.epoch > s {
+			continue
+		}
+		if x := cp.byID[c.id]; x.pages.Contains(page) {
+			cp.mu.RLock()
+			written := cp.written
+			cp.mu.RUnlock()
+			if written {
+				return nil, nil
+			}
+			return cp, x
+		}
+	}
+	return nil, nil
+}
+
+// waitCaptures returns when no capture of c is outstanding. The caller has not registered with the era, nor entered the gate.
+func (p *Pool) waitCaptures(c *content) {
+	for {
+		c.mu.RLock()
+		var first *capture
+		if len(c.captures) > 0 {
+			first = c.captures[0]
+		}
+		c.mu.RUnlock()
+		if first == nil {
+			return
+		}
+		<-first.done
+	}
+}
+
+// waitAllCaptures returns when no capture is outstanding.
+func (p *Pool) waitAllCaptures() {
+	for {
+		p.mu.Lock()
+		var last *capture
+		if n := len(p.captures); n > 0 {
+			last = p.captures[n-1]
+		}
+		p.mu.Unlock()
+		if last == nil {
+			return
+		}
+		<-last.done
+	}
+}
+
+// end takes the capture out of use. If its pages were written they are dropped from memory, unless they were written
+// again or a later capture holds them; if not, they go back to where the next flush or capture finds them (I7).
+func (p *Pool) end(cp *capture, written bool) {
+	p.Enter() // pages that change sides must not do so in the middle of a freeze
+	defer p.Leave()
+	p.mu.Lock()
+	p.captures = without(p.captures, cp)
+	if !written {
+		p.lost[cp.epoch] = true
+	}
+	p.mu.Unlock()
+	for _, x := range cp.parts {
+		x.end(cp, written)
+		p.put(x.c)
+	}
+	cp.plan.free()
+	close(cp.done)
+}
+
+func (x *part) end(cp *capture, written bool) {
+	c := x.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.captures = without(c.captures, cp)
+	x.pages.And(c.private.Bitmap) // the rest was cut off by a truncation
+	if !written {
+		if len(c.captures) == 0 {
+			c.fresh.Or(x.pages.Bitmap)
+			return
+		}
+		next := c.captures[0].byID[c.id]
+		x.pages.And(next.held.Bitmap)
+		next.pages.Or(x.pages.Bitmap)
+		return
+	}
+	c.baseLen = max(c.baseLen, x.size)
+	x.pages.AndNot(c.fresh.Bitmap)
+	for _, later := range c.captures {
+		x.pages.AndNot(later.byID[c.id].pages.Bitmap)
+	}
+	c.drop(x.pages)
+	c.p.clean(c)
+}
+
+func without(list []*capture, cp *capture) []*capture {
+	out := make([]*capture, 0, len(list))
+	for _, x := range list {
+		if x != cp {
+			out = append(out, x)
+		}
+	}
+	return out
+}

@@ -1,0 +1,168 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirtySet holds the contents whose base files were written since they were last synced: what must be synced before a
+// snapshot is durable. Beyond mostDirty of them the whole file system is synced instead.
+type dirtySet struct {
+	mu     sync.Mutex
+	ids    map[ID]struct{}
+	all    bool // there were too many to remember
+	taken  []*dirtyIDs
+	syncMu sync.Mutex // one sync of a taken set at a time
+}
+
+// dirtyIDs is a part of the dirty set that is being synced.
+type dirtyIDs struct {
+	ids map[ID]struct{}
+	all bool
+}
+
+const (
+	mostDirty  = 65536
+	mostSingle = 64 // up to so many files are synced one by one
+)
+
+func newDirtySet() *dirtySet { return &dirtySet{ids: map[ID]struct{}{}} }
+
+func (d *dirtySet) mark(id ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.ids) >= mostDirty {
+		d.all = true
+	}
+	if !d.all {
+		d.ids[id] = struct{}{}
+	}
+}
+
+// has reports whether id may have unsynced bytes, also where a sync of it is under way.
+func (d *dirtySet) has(id ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.ids[id]; ok || d.all {
+		return true
+	}
+	for _, t := range d.taken {
+		if _, ok := t.ids[id]; ok || t.all {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *dirtySet) forget(id ID) {
+	d.mu.Lock()
+	delete(d.ids, id)
+	d.mu.Unlock()
+}
+
+// take empties the set; what was in it counts as dirty until done or putBack.
+func (d *dirtySet) take() *dirtyIDs {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := &dirtyIDs{ids: d.ids, all: d.all}
+	d.ids, d.all = map[ID]struct{}{}, false
+	d.taken = append(d.taken, t)
+	return t
+}
+
+func (d *dirtySet) done(t *dirtyIDs, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, x := range d.taken {
+		if x == t {
+			d.taken = append(d.taken[:i:i], d.taken[i+1:]...)
+			break
+		}
+	}
+	if !ok {
+		d.all = d.all || t.all
+		for id := range t.ids {
+			d.ids[id] = struct{}{}
+		}
+	}
+}
+
+// SyncBase makes durable every byte that was written to base files before the call, and the names of new ones.
+func (p *Pool) SyncBase() error {
+	p.dirty.syncMu.Lock()
+	defer p.dirty.syncMu.Unlock()
+	t := p.dirty.take()
+	err := p.syncTaken(t)
+	p.dirty.done(t, err == nil)
+	return err
+}
+
+func (p *Pool) syncTaken(t *dirtyIDs) error {
+	if err := p.failed(); err != nil {
+		return err
+	}
+	if t.all || len(t.ids) > mostSingle {
+		err := p.opt.Hook(Op{Kind: OpSyncBase})
+		if err == nil {
+			err = unix.Syncfs(p.base.dir)
+		}
+		if err != nil {
+			return p.fail(fmt.Errorf("sync the store's file system: %w", err))
+		}
+		return nil
+	}
+	dirs := map[int]bool{}
+	for id := range t.ids {
+		err := p.syncBaseFile(id)
+		switch {
+		case errors.Is(err, unix.ENOENT): // removed meanwhile
+		case err != nil:
+			return err
+		default:
+			dirs[fanOut(id)] = true
+		}
+	}
+	for i := range dirs {
+		if err := p.base.syncDir(i); err != nil {
+			return p.fail(err)
+		}
+	}
+	return nil
+}
+
+// syncBaseFile syncs one base file. A failure is final for the content (I11), or for the pool where the content is not in use.
+func (p *Pool) syncBaseFile(id ID) error {
+	err := p.opt.Hook(Op{Kind: OpSyncBase, ID: id})
+	if err == nil {
+		err = p.base.use(id, func(fd int) error {
+			return ignoringEINTR(func() error { return unix.Fdatasync(fd) })
+		})
+	}
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	err = pathError("sync", id, err)
+	p.mu.Lock()
+	c := p.contents[id]
+	p.mu.Unlock()
+	if c == nil {
+		return p.fail(err)
+	}
+	return c.fail(err)
+}
+
+// fail makes err the pool's last word on durability (I11).
+func (p *Pool) fail(err error) error {
+	p.sick.CompareAndSwap(nil, &err)
+	return err
+}
+
+func (p *Pool) failed() error {
+	if e := p.sick.Load(); e != nil {
+		return fmt.Errorf("the store failed before: %v: %w", *e, unix.EIO)
+	}
+	return nil
+}

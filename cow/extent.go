@@ -1,0 +1,138 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// SeekExtent finds the next data (hole=false) or hole (hole=true) at or after off, like SEEK_DATA and SEEK_HOLE; the end of the file
+// counts as a hole. ENXIO if off is at or past the end, or no data follows.
+func (f *File) SeekExtent(off int64, hole bool) (int64, error) {
+	c := f.c
+	c.mu.RLock()
+	size, private := c.size, c.private.clone()
+	c.mu.RUnlock()
+	return seekExtent(off, size, hole, func(first, last uint64) (pageSet, error) {
+		data := newPageSet()
+		err := c.p.baseData(c.id, first, last, data)
+		data.Or(private.within(first, last).Bitmap)
+		return data, err
+	})
+}
+
+// SeekExtent is File.SeekExtent for the frozen bytes.
+func (f *Frozen) SeekExtent(off int64, hole bool) (int64, error) {
+	return seekExtent(off, f.size, hole, f.data)
+}
+
+// extentStep is how many pages are looked at at once: 256 MiB.
+const extentStep = 1 << 16
+
+// seekExtent searches a content of the given size, of which data says which pages of [first, last] may be other than zero.
+func seekExtent(off, size int64, hole bool, data func(first, last uint64) (pageSet, error)) (int64, error) {
+	if off < 0 || off >= size {
+		return 0, unix.ENXIO
+	}
+	end := pagesUpTo(size)
+	for first := uint64(off / PageSize); first < end; first += extentStep {
+		last := min(first+extentStep, end) - 1
+		set, err := data(first, last)
+		if err != nil {
+			return 0, err
+		}
+		if page, ok := firstIn(set, first, last, !hole); ok {
+			return min(max(off, int64(page)*PageSize), size), nil
+		}
+	}
+	if hole {
+		return size, nil
+	}
+	return 0, unix.ENXIO
+}
+
+// firstIn returns the first page of [first, last] that is (in) or is not (!in) in the set.
+func firstIn(set pageSet, first, last uint64, in bool) (uint64, bool) {
+	if in {
+		if set.IsEmpty() {
+			return 0, false
+		}
+		return set.Minimum(), true
+	}
+	for _, r := range set.runs(1 << 62) {
+		if r.first > first {
+			break
+		}
+		first = r.first + r.n
+	}
+	return first, first <= last
+}
+
+// baseData adds to data the pages of [first, last] that are not in a hole of the base file.
+func (p *Pool) baseData(id ID, first, last uint64, data pageSet) error {
+	err := p.base.use(id, func(fd int) error {
+		for next := first; next <= last; {
+			from, err := unix.Seek(fd, int64(next)*PageSize, unix.SEEK_DATA)
+			if errors.Is(err, unix.ENXIO) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
+			if err != nil {
+				return err
+			}
+			a, b := uint64(from/PageSize), min(pagesUpTo(to), last+1)
+			if a >= b {
+				return nil
+			}
+			data.AddRange(a, b)
+			next = b
+		}
+		return nil
+	})
+	if err != nil {
+		return pathError("find data in", id, noEntryIsEIO(err))
+	}
+	return nil
+}
+
+// data returns the pages of [first, last] that may be other than zero in the snapshot. Believed only if nothing was saved
+// meanwhile, as in readChunk.
+func (f *Frozen) data(first, last uint64) (pageSet, error) {
+	c := f.c
+	for {
+		c.p.waitSettled(f.s)
+		if err := c.p.lostSnapshot(f.s); err != nil {
+			return pageSet{}, err
+		}
+		saves := c.saves.Load()
+		data, saved, zero := newPageSet(), newPageSet(), newPageSet()
+		err := c.p.opt.Index.Find(c.id, first, last, f.s, func(pl Place) bool {
+			if saved.CheckedAdd(pl.Page) && pl.Zero {
+				zero.Add(pl.Page)
+			}
+			return true
+		})
+		if err != nil {
+			return data, fmt.Errorf("look up content %d in snapshot %d: %w", c.id, f.s, err)
+		}
+		if err := c.p.baseData(c.id, first, last, data); err != nil {
+			return data, err
+		}
+		data.Or(saved.Bitmap)
+		data.AndNot(zero.Bitmap)
+		c.mu.RLock()
+		for _, cp := range c.captures {
+			if cp.epoch <= f.s {
+				data.Or(cp.byID[c.id].pages.within(first, last).Bitmap)
+			}
+		}
+		c.mu.RUnlock()
+		if c.saves.Load() == saves {
+			return data, nil
+		}
+	}
+}

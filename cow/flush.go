@@ -1,0 +1,207 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// flushSlice is how many pages are written back while writers of the same content wait: 4 MiB of page cache work.
+const flushSlice = 1024
+
+// flush brings the content's private pages into its base file. It never overtakes an outstanding capture of the same
+// content: it waits for that to be written. (Not synced: that is File.Sync.)
+func (c *content) flush() error {
+	c.flushing.Lock()
+	defer c.flushing.Unlock()
+	for {
+		c.p.waitCaptures(c)
+		again, err := c.flushOnce()
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// flushOnce flushes what is private now; again says that a freeze came in between. REQUIRES c.flushing.
+func (c *content) flushOnce() (again bool, err error) {
+	p := c.p
+	epoch := p.Enter()
+	c.mu.Lock()
+	c.roll(epoch)
+	held := len(c.captures) > 0
+	pages := c.private.clone()
+	c.mu.Unlock()
+	newest := p.newestSnapshot()
+	if held || pages.IsEmpty() {
+		p.Leave()
+		return held, nil
+	}
+	era := p.begin()
+	p.Leave()
+	// Writers go on meanwhile: what is protected in the base file nobody but us may touch.
+	err = p.save(c, pages, newest, epoch)
+	era.inflight.Done()
+	if err != nil {
+		return false, err
+	}
+	runs := pages.runs(flushSlice)
+	for len(runs) > 0 {
+		k, n := 0, uint64(0)
+		for k < len(runs) && n+runs[k].n <= flushSlice {
+			n += runs[k].n
+			k++
+		}
+		if again, err := c.writeBack(runs[:k], epoch); again || err != nil {
+			return again, err
+		}
+		runs = runs[k:]
+	}
+	return false, nil
+}
+
+// writeBack writes those pages of runs that are still private into the base file, where the save of the given epoch made
+// them owned, and drops them. again says that a freeze came first: then they are in a capture. REQUIRES c.flushing.
+func (c *content) writeBack(runs []run, epoch Epoch) (again bool, err error) {
+	p := c.p
+	c.change.Lock()
+	defer c.change.Unlock()
+	if p.Enter() != epoch {
+		p.Leave()
+		return true, nil
+	}
+	c.mu.RLock()
+	pages := newPageSet()
+	for _, r := range runs {
+		pages.AddRange(r.first, r.first+r.n)
+	}
+	pages.And(c.private.Bitmap)
+	steps := c.stepsOf(pages, c.size)
+	c.mu.RUnlock()
+	era := p.begin()
+	p.Leave()
+	err = p.writeSteps(c.id, steps)
+	era.inflight.Done() // before the gate: see begin
+	if err != nil {
+		return false, err
+	}
+	if p.Enter() != epoch {
+		p.Leave()
+		return true, nil // written with what the capture holds: harmless, but not ours to drop
+	}
+	defer p.Leave()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range steps {
+		c.baseLen = max(c.baseLen, s.off+s.n)
+	}
+	c.owned.Or(pages.Bitmap)
+	c.drop(pages)
+	p.clean(c)
+	p.stats.flushedPages.Add(pages.len())
+	return false, nil
+}
+
+// step is one write of mapped memory into a base file: what plans are made of. All in bytes.
+type step struct {
+	addr   uintptr
+	off, n int64
+}
+
+// stepsOf returns the writes that bring pages into the base file of a content that is size bytes long.
+// REQUIRES c.mu; the addresses hold as long as the pages are not dropped and no window moves.
+func (c *content) stepsOf(pages pageSet, size int64) []step {
+	var out []step
+	for _, r := range pages.runs(windowPages) {
+		for first, end := r.first, r.first+r.n; first < end; {
+			w := c.windows[first/windowPages]
+			n := min(end, w.first+w.pages) - first
+			off := int64(first) * PageSize
+			if length := min(int64(n)*PageSize, size-off); length > 0 {
+				out = append(out, step{w.at(first), off, length})
+			}
+			first += n
+		}
+	}
+	return out
+}
+
+// writeSteps executes steps in process. The caller has registered with the era.
+func (p *Pool) writeSteps(id ID, steps []step) error {
+	defer p.dirty.mark(id)
+	return p.base.use(id, func(fd int) error {
+		for _, s := range steps {
+			err := p.opt.Hook(Op{Kind: OpWriteBase, ID: id, Off: s.off, Len: s.n})
+			if err == nil {
+				err = pwriteFrom(fd, s.addr, s.n, s.off)
+			}
+			if errors.Is(err, unix.EFAULT) { // the mapping lost its page: never write what is not there
+				err = unix.EIO
+			}
+			if err != nil {
+				return pathError("write back", id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Flush flushes every content that has private pages, and returns the first error.
+func (p *Pool) Flush() error {
+	var first error
+	for _, c := range p.private() {
+		if err := c.flush(); err != nil && first == nil {
+			first = err
+		}
+		p.put(c)
+	}
+	return first
+}
+
+// private returns the contents that have private pages, each with a reference.
+func (p *Pool) private() []*content {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]*content, 0, len(p.withPages))
+	for c := range p.withPages {
+		c.refs++
+		out = append(out, c)
+	}
+	return out
+}
+
+// flusher flushes in the background: every interval, and when asked to because memory fills (I12).
+func (p *Pool) flusher() {
+	defer p.stopped.Done()
+	tick := time.NewTicker(p.opt.FlushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		case <-p.kick:
+		}
+		p.flushBackground()
+	}
+}
+
+// flushBackground flushes once and tells waiting writers how it went.
+func (p *Pool) flushBackground() {
+	err := p.Flush()
+	if err != nil {
+		p.stats.flushFailures.Add(1)
+		p.opt.Report(fmt.Errorf("flush in the background: %w", err))
+	}
+	p.room.flushed(err)
+}
+
+// kickFlusher asks for a flush now.
+func (p *Pool) kickFlusher() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}

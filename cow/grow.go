@@ -1,0 +1,343 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockToGrow takes c.change, after zeroing what a content that is end bytes long would uncover of the stale bytes
+// behind its present end.
+func (c *content) lockToGrow(end int64) error {
+	c.change.Lock()
+	if !c.stale(end) {
+		return nil
+	}
+	c.change.Unlock()
+	c.flushing.Lock()
+	defer c.flushing.Unlock()
+	c.change.Lock()
+	c.mu.RLock()
+	from, to := c.size, min(end, c.baseLen)
+	c.mu.RUnlock()
+	if from >= to {
+		return nil
+	}
+	if err := c.zero(from, to, true); err != nil {
+		c.change.Unlock()
+		return err
+	}
+	return nil
+}
+
+// stale reports whether the base file has bytes between the end of the content and end. REQUIRES c.change.
+func (c *content) stale(end int64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return end > c.size && c.baseLen > c.size
+}
+
+// Truncate makes the file size bytes long. What is cut off stays in the base file while snapshots read it. (The
+// namespace gives the inode a new content where size is 0: then nothing has to be zeroed later.)
+func (f *File) Truncate(size int64, record Record) error {
+	c := f.c
+	if size < 0 {
+		return unix.EINVAL
+	}
+	if err := c.failed(); err != nil {
+		return err
+	}
+	if err := c.lockToGrow(size); err != nil {
+		return pathError("extend", c.id, err)
+	}
+	defer c.change.Unlock()
+	epoch := c.p.Enter()
+	defer c.p.Leave()
+	c.mu.Lock()
+	c.roll(epoch)
+	reach := c.reach
+	c.mu.Unlock()
+	if err := record(epoch, size, reach); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.cut(size)
+	c.size = size
+	if c.baseLen > size {
+		c.p.addTail(c)
+	}
+	return err
+}
+
+// cut drops the private bytes beyond size. REQUIRES gate shared, c.change, c.mu exclusive.
+func (c *content) cut(size int64) error {
+	if c.private.IsEmpty() || size >= c.size {
+		return nil
+	}
+	if k := size % PageSize; k != 0 && c.private.Contains(uint64(size/PageSize)) {
+		// The rest of the last page would show again after an extension.
+		if err := c.storePage(uint64(size/PageSize), int(k), zeros[k:]); err != nil {
+			return err
+		}
+	}
+	if last := c.private.Maximum(); last >= pagesUpTo(size) {
+		beyond := c.private.within(pagesUpTo(size), last)
+		gone := beyond.clone()
+		gone.And(c.fresh.Bitmap)
+		c.unpromise(gone)
+		c.drop(beyond)
+		c.p.clean(c)
+	}
+	return nil
+}
+
+var zeros [PageSize]byte
+
+// Zero makes [off, off+n) read as zeros. punch gives the space back, else it stays or becomes allocated. Unless keepSize, the file
+// becomes at least off+n long.
+func (f *File) Zero(off, n int64, punch, keepSize bool, record Record) error {
+	c := f.c
+	if off < 0 || n <= 0 {
+		return unix.EINVAL
+	}
+	if off > MaxSize-n {
+		return unix.EFBIG
+	}
+	if err := c.failed(); err != nil {
+		return err
+	}
+	end := off + n
+	grow := int64(0)
+	if !keepSize {
+		grow = end
+	}
+	if err := c.lockToZero(grow); err != nil {
+		return pathError("zero", c.id, err)
+	}
+	defer c.flushing.Unlock()
+	defer c.change.Unlock()
+	c.mu.RLock()
+	to := min(end, max(c.size, c.baseLen))
+	c.mu.RUnlock()
+	if off < to {
+		if err := c.zero(off, to, punch); err != nil {
+			return pathError("zero", c.id, err)
+		}
+	}
+	if !punch {
+		if err := c.allocate(off, n); err != nil {
+			return pathError("allocate", c.id, err)
+		}
+	}
+	return c.recordSize(0, func(size int64) int64 { return max(size, grow) }, record)
+}
+
+// lockToZero takes c.flushing and c.change; if end is beyond the content's end, stale bytes up to it are zeroed.
+func (c *content) lockToZero(end int64) error {
+	c.flushing.Lock()
+	c.change.Lock()
+	if c.stale(end) {
+		c.mu.RLock()
+		from, to := c.size, min(end, c.baseLen)
+		c.mu.RUnlock()
+		if err := c.zero(from, to, true); err != nil {
+			c.change.Unlock()
+			c.flushing.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// Allocate reserves disk space for [off, off+n). Unless keepSize, the file becomes at least off+n long.
+func (f *File) Allocate(off, n int64, keepSize bool, record Record) error {
+	c := f.c
+	if off < 0 || n <= 0 {
+		return unix.EINVAL
+	}
+	if off > MaxSize-n {
+		return unix.EFBIG
+	}
+	grow := int64(0)
+	if !keepSize {
+		grow = off + n
+	}
+	if err := c.lockToGrow(grow); err != nil {
+		return pathError("extend", c.id, err)
+	}
+	defer c.change.Unlock()
+	if err := c.allocate(off, n); err != nil {
+		return pathError("allocate", c.id, err)
+	}
+	return c.recordSize(0, func(size int64) int64 { return max(size, grow) }, record)
+}
+
+// allocate gives base blocks to [off, off+n) without changing a byte or the base file's length.
+func (c *content) allocate(off, n int64) error {
+	if err := c.p.opt.Hook(Op{Kind: OpReserve, ID: c.id, Off: off, Len: n}); err != nil {
+		return err
+	}
+	c.p.dirty.mark(c.id)
+	return c.p.base.use(c.id, func(fd int) error {
+		return ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	})
+}
+
+// zero makes [from, to) read as zeros without changing the length: parts of pages by writing, whole pages by saving what
+// snapshots need and punching the base file. REQUIRES c.flushing, c.change.
+func (c *content) zero(from, to int64, punch bool) error {
+	whole, end := int64(pagesUpTo(from))*PageSize, to/PageSize*PageSize
+	c.mu.RLock()
+	if to >= max(c.size, c.baseLen) {
+		end = int64(pagesUpTo(to)) * PageSize // nothing of the last page is beyond to
+	}
+	c.mu.RUnlock()
+	if whole >= end { // nothing but parts of one or two pages
+		return c.zeroPart(from, to)
+	}
+	if err := c.zeroPart(from, whole); err != nil {
+		return err
+	}
+	for first := uint64(whole / PageSize); first < uint64(end/PageSize); {
+		last, err := c.zeroPages(first, uint64(end/PageSize)-1, punch)
+		if err != nil {
+			return err
+		}
+		first = last + 1
+	}
+	return c.zeroPart(max(end, from), to)
+}
+
+// zeroPart writes zeros over [from, to), which lies in at most two pages.
+func (c *content) zeroPart(from, to int64) error {
+	if from >= to {
+		return nil
+	}
+	baseEnd, err := c.store(make([]byte, to-from), from)
+	if err == nil {
+		c.mu.Lock()
+		c.baseLen = max(c.baseLen, baseEnd)
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// zeroStep is how many pages are saved and punched at a time.
+const zeroStep = 4096
+
+// zeroPages makes pages [first, upTo] zero, as many as are done at a time, and returns the last that is. Where a freeze
+// comes in between, pages that its capture holds will be written again by its writer: then all is done once more after it.
+func (c *content) zeroPages(first, upTo uint64, punch bool) (last uint64, err error) {
+	p := c.p
+	for {
+		p.waitCaptures(c)
+		epoch := p.Enter()
+		c.mu.Lock()
+		c.roll(epoch)
+		held := len(c.captures) > 0
+		c.mu.Unlock()
+		if held {
+			p.Leave()
+			continue
+		}
+		newest := p.newestSnapshot()
+		era := p.begin()
+		p.Leave()
+		last, err = c.punchSaved(first, upTo, punch, newest, epoch)
+		era.inflight.Done()
+		if err != nil {
+			return 0, err
+		}
+		if p.Enter() == epoch {
+			c.mu.Lock()
+			if gone := c.private.within(first, last); !gone.IsEmpty() {
+				c.unpromise(gone)
+				c.drop(gone)
+				p.clean(c)
+			}
+			c.mu.Unlock()
+			p.Leave()
+			return last, nil
+		}
+		p.Leave()
+	}
+}
+
+// punchSaved saves the protected data pages of [first, upTo] and punches the base file there. It stops early after
+// zeroStep pages of data, and returns the last page that is done.
+func (c *content) punchSaved(first, upTo uint64, punch bool, newest, epoch Epoch) (last uint64, err error) {
+	data, last, err := c.dataPages(first, upTo)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.p.save(c, data, newest, epoch); err != nil {
+		return 0, err
+	}
+	off, n := int64(first)*PageSize, int64(last-first+1)*PageSize
+	if err := c.p.opt.Hook(Op{Kind: OpPunchBase, ID: c.id, Off: off, Len: n}); err != nil {
+		return 0, err
+	}
+	c.p.dirty.mark(c.id)
+	err = c.p.base.use(c.id, func(fd int) error { return zeroRange(fd, off, n, punch) })
+	if err != nil {
+		return 0, fmt.Errorf("zero pages %d to %d: %w", first, last, err)
+	}
+	return last, nil
+}
+
+// zeroRange zeroes a range of the base file without changing its length, by the best means the file system has.
+func zeroRange(fd int, off, n int64, punch bool) error {
+	mode := uint32(unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE)
+	if punch {
+		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	}
+	err := ignoringEINTR(func() error { return unix.Fallocate(fd, mode, off, n) })
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	size, err := fileSize(fd)
+	if err != nil {
+		return err
+	}
+	for end := min(off+n, size); off < end; {
+		k := min(end-off, PageSize)
+		if err := pwritevAll(fd, [][]byte{zeros[:k]}, off); err != nil {
+			return err
+		}
+		off += k
+	}
+	return nil
+}
+
+// dataPages returns the pages of [first, upTo] that are not in a hole of the base file, at most zeroStep of them, and
+// the last page that was looked at.
+func (c *content) dataPages(first, upTo uint64) (data pageSet, last uint64, err error) {
+	data = newPageSet()
+	err = c.p.base.use(c.id, func(fd int) error {
+		for next := first; next <= upTo; {
+			from, err := unix.Seek(fd, int64(next)*PageSize, unix.SEEK_DATA)
+			if errors.Is(err, unix.ENXIO) || err == nil && uint64(from/PageSize) > upTo {
+				last = upTo
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
+			if err != nil {
+				return err
+			}
+			room := zeroStep - uint64(data.len())
+			a, b := uint64(from/PageSize), min(pagesUpTo(to), upTo+1)
+			b = min(b, a+room)
+			data.AddRange(a, b)
+			if last, next = b-1, b; uint64(data.len()) >= zeroStep {
+				return nil
+			}
+		}
+		return nil
+	})
+	return data, last, err
+}

@@ -1,0 +1,199 @@
+package cow
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// RemoveSnapshot forgets snapshot s and gives back the undo pages that no other snapshot reads; it returns how many
+// bytes that were. bound(q) is the first content id that was born after the freeze of snapshot q. No Freeze is between Save and Finish
+// meanwhile, and nobody reads s any more. It may be called again for the same s after a crash or a failure (I10).
+//
+// The log of s serves every snapshot up to s, so it is not just unlinked: pages saved there since the freeze of s may
+// be the only copy of what an older snapshot reads.
+func (p *Pool) RemoveSnapshot(s Epoch, bound func(q Epoch) ID) (freed int64, err error) {
+	next := p.forgetSnapshot(s)
+	for _, l := range p.logsIn(0, next) {
+		q := p.newestUpTo(l.epoch)
+		if q != 0 && l.epoch < s {
+			continue // nothing has changed for this one
+		}
+		n, err := p.prune(l, q, bound)
+		freed += n
+		if err != nil {
+			return freed, fmt.Errorf("prune undo log %d: %w", l.epoch, err)
+		}
+	}
+	return freed, nil
+}
+
+// forgetSnapshot takes s out of the pool's snapshots and returns the one after it, the highest epoch if there is none.
+func (p *Pool) forgetSnapshot(s Epoch) (next Epoch) {
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.snaps = slices.DeleteFunc(p.snaps, func(e Epoch) bool { return e == s })
+	delete(p.lost, s)
+	newest := Epoch(0)
+	if n := len(p.snaps); n > 0 {
+		newest = p.snaps[n-1]
+	}
+	p.newest.Store(uint64(newest))
+	for _, e := range p.snaps {
+		if e > s {
+			return e
+		}
+	}
+	return ^Epoch(0)
+}
+
+// newestUpTo returns the newest snapshot that is not newer than e, 0 if there is none.
+func (p *Pool) newestUpTo(e Epoch) Epoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := Epoch(0)
+	for _, s := range p.snaps {
+		if s <= e {
+			q = s
+		}
+	}
+	return q
+}
+
+// logsIn returns the logs with numbers in [from, below), ascending.
+func (p *Pool) logsIn(from, below Epoch) []*undoLog {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*undoLog
+	for e, l := range p.logs {
+		if from <= e && e < below {
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b *undoLog) int { return int(a.epoch) - int(b.epoch) })
+	return out
+}
+
+// prune gives back those pages of the log that snapshot q, the newest it serves, does not read from it (0: none does).
+func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, err error) {
+	born := ID(0)
+	if q != 0 {
+		born = bound(q)
+	}
+	kept := 0
+	var drop []Place
+	for _, pl := range l.all() {
+		if q != 0 && pl.ID < born {
+			first, err := p.firstPlace(pl, q)
+			if err != nil {
+				return 0, err
+			}
+			if first == pl.Log {
+				kept++
+				continue
+			}
+		}
+		drop = append(drop, pl)
+	}
+	if err := p.opt.Index.Remove(drop); err != nil {
+		return 0, err
+	}
+	if err := p.opt.Index.Sync(); err != nil { // before the bytes go: an indexed page is a page that is there
+		return 0, err
+	}
+	if kept == 0 && (q == 0 || !p.isLatest(l)) {
+		return p.removeLog(l)
+	}
+	return l.punch(drop)
+}
+
+// firstPlace returns the log in which snapshot q finds the page of pl, 0 if none.
+func (p *Pool) firstPlace(pl Place, q Epoch) (log Epoch, err error) {
+	err = p.opt.Index.Find(pl.ID, pl.Page, pl.Page, q, func(found Place) bool {
+		log = found.Log
+		return false
+	})
+	return log, err
+}
+
+// isLatest reports whether pages may still be saved in l.
+func (p *Pool) isLatest(l *undoLog) bool {
+	return p.latestLog(p.newestSnapshot(), ^Epoch(0)) == l
+}
+
+// all returns the places of every page in the durable part of the log.
+func (l *undoLog) all() []Place {
+	l.life.RLock()
+	defer l.life.RUnlock()
+	if l.closed {
+		return nil
+	}
+	var out []Place
+	synced := l.synced.Load()
+	// An unreadable header ends the scan early: its pages stay where they are.
+	_ = l.scan(PageSize, func(h *batchHeader) error {
+		if h.offset+h.size() > synced {
+			return errTorn
+		}
+		out = append(out, h.places(l.epoch)...)
+		return nil
+	})
+	return out
+}
+
+// removeLog deletes a log of which nothing is needed.
+func (p *Pool) removeLog(l *undoLog) (freed int64, err error) {
+	var st unix.Stat_t
+	l.life.RLock()
+	if !l.closed {
+		_ = unix.Fstat(l.fd, &st)
+	}
+	l.life.RUnlock()
+	p.making.Lock()
+	defer p.making.Unlock()
+	p.mu.Lock()
+	delete(p.logs, l.epoch)
+	p.mu.Unlock()
+	p.active.Store(nil)
+	l.close()
+	if err := unix.Unlinkat(p.undoDir, logName(l.epoch), 0); err != nil {
+		return 0, &os.PathError{Op: "remove", Path: "undo/" + logName(l.epoch), Err: err}
+	}
+	return st.Blocks * 512, p.opt.Index.RemoveLog(l.epoch)
+}
+
+// punch gives the room of places back.
+func (l *undoLog) punch(places []Place) (freed int64, err error) {
+	blocks := newPageSet()
+	for _, pl := range places {
+		if !pl.Zero {
+			blocks.Add(pl.Block)
+		}
+	}
+	l.life.RLock()
+	defer l.life.RUnlock()
+	if l.closed || blocks.IsEmpty() {
+		return 0, nil
+	}
+	var before, after unix.Stat_t
+	if err := unix.Fstat(l.fd, &before); err != nil {
+		return 0, err
+	}
+	for _, r := range blocks.runs(1 << 40) {
+		err := unix.Fallocate(l.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(r.first)*PageSize, int64(r.n)*PageSize)
+		if err == unix.EOPNOTSUPP {
+			return 0, nil // the room comes back with the whole log
+		}
+		if err != nil {
+			return 0, fmt.Errorf("punch undo log %d: %w", l.epoch, err)
+		}
+	}
+	if err := unix.Fstat(l.fd, &after); err != nil {
+		return 0, err
+	}
+	return max(0, before.Blocks-after.Blocks) * 512, nil
+}

@@ -1,0 +1,266 @@
+package cow
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteAt writes data at off, extending the file as needed. Owned pages are written in place; protected pages go into
+// the mapping, where they stay private until they are flushed. Errors: EINVAL, EFBIG, ENOSPC (nothing was accepted
+// that may not fit, I6), EIO.
+func (f *File) WriteAt(data []byte, off int64, record Record) (int, error) {
+	c := f.c
+	if off < 0 {
+		return 0, unix.EINVAL
+	}
+	if off > MaxSize-int64(len(data)) {
+		return 0, unix.EFBIG
+	}
+	if len(data) == 0 {
+		return 0, nil
+	}
+	if err := c.failed(); err != nil {
+		return 0, err
+	}
+	for done := 0; done < len(data); {
+		n := min(len(data)-done, (mostWrite-1)*PageSize)
+		if err := c.writeSome(data[done:done+n], off+int64(done), record); err != nil {
+			if done > 0 {
+				return done, nil // as write(2): what was written counts
+			}
+			return 0, pathError("write", c.id, err)
+		}
+		done += n
+	}
+	return len(data), nil
+}
+
+// writeSome writes at most mostWrite pages.
+func (c *content) writeSome(data []byte, off int64, record Record) error {
+	end := off + int64(len(data))
+	if err := c.p.room.wait(); err != nil {
+		return err
+	}
+	if err := c.lockToGrow(end); err != nil {
+		return err
+	}
+	defer c.change.Unlock()
+	inPlace, err := c.store(data, off)
+	if err != nil {
+		return err
+	}
+	return c.recordSize(inPlace, func(size int64) int64 { return max(size, end) }, record)
+}
+
+// store puts data in place: into the mapping where pages are protected or private, else into the base file. It returns
+// the last byte written to the base file. REQUIRES c.change; the stale bytes that this uncovers are zeroed.
+func (c *content) store(data []byte, off int64) (baseEnd int64, err error) {
+	first, last := pagesOf(off, int64(len(data)))
+	log, promised, err := c.reserve(first, last, off+int64(len(data)))
+	if err != nil {
+		return 0, err
+	}
+	// The gate is held from here on: reserve has entered it.
+	c.mu.Lock()
+	owned, used, err := c.storePrivate(data, off)
+	c.mu.Unlock()
+	if log != nil {
+		log.settle(promised - used)
+	}
+	if err != nil || len(owned) == 0 {
+		c.p.Leave()
+		return 0, err
+	}
+	era := c.p.begin()
+	c.p.Leave()
+	defer era.inflight.Done()
+	for _, s := range owned {
+		if err := c.writeBase(data[s.off-off:][:s.n], s.off); err != nil {
+			return 0, err
+		}
+		baseEnd = s.off + s.n
+	}
+	return baseEnd, nil
+}
+
+// writeBase writes owned bytes in place. The caller has registered with the era.
+func (c *content) writeBase(data []byte, off int64) error {
+	err := c.p.opt.Hook(Op{Kind: OpWriteBase, ID: c.id, Off: off, Len: int64(len(data))})
+	if err == nil {
+		err = c.p.base.use(c.id, func(fd int) error { return pwritevAll(fd, [][]byte{data}, off) })
+	}
+	c.p.dirty.mark(c.id)
+	if err != nil { // part of it may be there: stale if beyond the length
+		c.mu.Lock()
+		c.baseLen = max(c.baseLen, off+int64(len(data)))
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// reserve prepares a write of pages [first, last] that ends at byte end: ownership is known, the base file reaches to
+// the pages that will be mapped, and room is promised for what becomes private (I6). On success the gate is held
+// shared, in the epoch that all of it holds for, and log (if not nil) has promised the pages returned.
+func (c *content) reserve(first, last uint64, end int64) (log *undoLog, promised int64, err error) {
+	for {
+		epoch := c.p.Enter()
+		newest := c.p.newestSnapshot()
+		c.mu.Lock()
+		c.roll(epoch)
+		c.mu.Unlock()
+		c.p.Leave()
+		if err := c.learn(first, last); err != nil {
+			return nil, 0, err
+		}
+		fresh := c.becoming(first, last)
+		log, promised = nil, int64(len(fresh))
+		if promised > 0 {
+			if log, err = c.promise(fresh, newest, epoch, end); err != nil {
+				return nil, 0, err
+			}
+		}
+		if c.p.Enter() == epoch {
+			return log, promised, nil
+		}
+		c.p.Leave()
+		if log != nil {
+			log.settle(promised)
+		}
+	}
+}
+
+// promise reserves room in the undo log for pages, and room for their base blocks.
+func (c *content) promise(pages []uint64, newest, epoch Epoch, end int64) (*undoLog, error) {
+	log, err := c.p.logFor(newest, epoch)
+	if err != nil || log == nil {
+		return nil, err
+	}
+	n := int64(len(pages))
+	if err := log.promise(n); err != nil {
+		return nil, err
+	}
+	if err := c.cover(pages[0], pages[n-1], end); err != nil {
+		log.settle(n)
+		return nil, err
+	}
+	return log, nil
+}
+
+// becoming returns the pages of [first, last] that a write would make fresh and that need room in the undo log.
+func (c *content) becoming(first, last uint64) []uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []uint64
+	for p := first; p <= last && p < pagesUpTo(c.reach); p++ {
+		if c.protected(p) && !c.fresh.Contains(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// cover makes pages [first, last] of the base file safe to map and, later, to write: the file reaches to the last of
+// them (a mapping beyond the end is SIGBUS), and holes in them have disk space (I6). end is the end of the write.
+func (c *content) cover(first, last uint64, end int64) error {
+	c.mu.RLock()
+	need := min(int64(last+1)*PageSize, max(c.size, end))
+	have := c.baseLen
+	c.mu.RUnlock()
+	from, length := int64(first)*PageSize, int64(last-first+1)*PageSize
+	return c.p.base.use(c.id, func(fd int) error {
+		if have < need {
+			// Longer by zeros: nothing that a snapshot reads changes.
+			if err := unix.Ftruncate(fd, need); err != nil {
+				return fmt.Errorf("extend: %w", err)
+			}
+			c.mu.Lock()
+			c.baseLen = max(c.baseLen, need)
+			c.mu.Unlock()
+		}
+		hole, err := unix.Seek(fd, from, unix.SEEK_HOLE)
+		if err != nil || hole >= from+length || hole >= need {
+			return nil // no hole (or none that the file system tells of)
+		}
+		if err := c.p.opt.Hook(Op{Kind: OpReserve, ID: c.id, Off: from, Len: length}); err != nil {
+			return err
+		}
+		err = ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, length) })
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil
+		}
+		return err
+	})
+}
+
+// storePrivate stores the parts of data that lie in protected or private pages into the mapping, and returns the spans
+// that are owned, and how many pages needed the room promised. REQUIRES gate shared, c.mu exclusive, reserve.
+func (c *content) storePrivate(data []byte, off int64) (owned []span, used int64, err error) {
+	end := off + int64(len(data))
+	for at := off; at < end; {
+		page := uint64(at / PageSize)
+		next := min(end, int64(page+1)*PageSize)
+		private, protected := c.private.Contains(page), c.protected(page)
+		switch k := len(owned); {
+		case private || protected:
+			if protected && !c.fresh.Contains(page) {
+				used++
+			}
+			if err := c.storePage(page, int(at%PageSize), data[at-off:next-off]); err != nil {
+				return nil, used, err
+			}
+		case k > 0 && owned[k-1].off+owned[k-1].n == at:
+			owned[k-1].n += next - at
+		default:
+			owned = append(owned, span{at, next - at})
+		}
+		at = next
+	}
+	return owned, used, nil
+}
+
+// storePage stores data into byte from of a page, which becomes private and fresh. REQUIRES c.mu exclusive.
+func (c *content) storePage(page uint64, from int, data []byte) error {
+	w, err := c.windowFor(page)
+	if err != nil {
+		return err
+	}
+	if err := w.store(page, from, data); err != nil {
+		return err
+	}
+	if c.private.CheckedAdd(page) {
+		w.private++
+		c.p.took(1)
+		c.p.stats.firstWrites.Add(1)
+		c.p.soil(c)
+	}
+	c.fresh.Add(page)
+	return nil
+}
+
+// recordSize ends a change: the content's length becomes what size makes of the present one, and the namespace records
+// it in the epoch that is current now. baseEnd is how far the base file was written. REQUIRES c.change.
+func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Record) error {
+	epoch := c.p.Enter()
+	defer c.p.Leave()
+	c.mu.Lock()
+	c.roll(epoch)
+	c.baseLen = max(c.baseLen, baseEnd)
+	to, reach := size(c.size), c.reach
+	c.mu.Unlock()
+	if err := record(epoch, to, reach); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.size = to
+	c.mu.Unlock()
+	return nil
+}
+
+// unpromise gives back the room that was promised for fresh pages which will never be saved. REQUIRES gate.
+func (c *content) unpromise(pages pageSet) {
+	if a := c.p.active.Load(); a != nil && a.epoch == c.p.era.epoch {
+		a.log.settle(pages.len())
+	}
+}
