@@ -110,7 +110,7 @@ func (d *DB) load() error {
 	copy(d.salt[:], salt)
 	d.inos = counter{mark: markIno, limit: maxIno}
 	d.contents = counter{mark: markContent, limit: 1 << 62}
-	return errors.Join(d.loadCounter(&d.inos, 2), d.loadCounter(&d.contents, 1), d.loadUndo())
+	return errors.Join(d.loadCounter(&d.inos, firstIno), d.loadCounter(&d.contents, 1), d.loadUndo())
 }
 
 func (d *DB) format() error {
