@@ -51,7 +51,7 @@ const (
 	saltSize   = 16
 	epochSize  = 8
 	minCookie  = 16
-	firstIno   = 16 // 1 is the root; the others below are for callers, for what is no inode of the tree
+	firstIno   = 16  // 1 is the root; the others below are for callers, for what is no inode of the tree
 	inodeFixed = 134 // bytes of an inode record before the target
 	crcSize    = 4
 )
