@@ -30,6 +30,7 @@ var setBits = [...]struct {
 	{gofuse.FATTR_UID, snapshot.SetUID},
 	{gofuse.FATTR_GID, snapshot.SetGID},
 	{gofuse.FATTR_SIZE, snapshot.SetSize},
+	{gofuse.FATTR_CTIME, snapshot.SetCtime}, // only with writeback: the kernel holds times back, too
 }
 
 // changeOf translates a setattr request. The kernel leaves the clearing of suid and sgid to us (HANDLE_KILLPRIV_V2): a
@@ -42,6 +43,7 @@ func changeOf(in *gofuse.SetAttrInCommon) snapshot.Change {
 		Size:     int64(in.Size),
 		Atime:    snapshot.Time{Sec: int64(in.Atime), Nsec: in.Atimensec},
 		Mtime:    snapshot.Time{Sec: int64(in.Mtime), Nsec: in.Mtimensec},
+		Ctime:    snapshot.Time{Sec: int64(in.Ctime), Nsec: in.Ctimensec},
 		KillPriv: in.Valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0,
 	}
 	for _, b := range setBits {

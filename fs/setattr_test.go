@@ -11,11 +11,12 @@ import (
 func TestChangeOfSetAttr(t *testing.T) {
 	in := gofuse.SetAttrInCommon{
 		Mode: 0104755, Size: 77, Owner: gofuse.Owner{Uid: 5, Gid: 6},
-		Atime: ^uint64(0), Atimensec: 9, Mtime: 2, Mtimensec: 3, // Atime: one second before 1970
+		Atime: ^uint64(0), Atimensec: 9, Mtime: 2, Mtimensec: 3, Ctime: 4, Ctimensec: 5, // Atime: one second before 1970
 	}
 	values := snapshot.Change{
 		Mode: 04755, UID: 5, GID: 6, Size: 77,
 		Atime: snapshot.Time{Sec: -1, Nsec: 9}, Mtime: snapshot.Time{Sec: 2, Nsec: 3},
+		Ctime: snapshot.Time{Sec: 4, Nsec: 5},
 	}
 	for _, c := range []struct {
 		name  string
@@ -24,7 +25,8 @@ func TestChangeOfSetAttr(t *testing.T) {
 		kill  bool
 	}{
 		{"nothing", 0, 0, false},
-		{"chmod", gofuse.FATTR_MODE | gofuse.FATTR_CTIME, snapshot.SetMode, false},
+		{"chmod", gofuse.FATTR_MODE, snapshot.SetMode, false},
+		{"held back times", gofuse.FATTR_MTIME | gofuse.FATTR_CTIME, snapshot.SetMtime | snapshot.SetCtime, false},
 		{"chown", gofuse.FATTR_UID | gofuse.FATTR_GID, snapshot.SetUID | snapshot.SetGID, true},
 		{"chgrp", gofuse.FATTR_GID, snapshot.SetGID, true},
 		{"truncate by root", gofuse.FATTR_SIZE | gofuse.FATTR_FH, snapshot.SetSize, false},

@@ -7,13 +7,15 @@ import (
 	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
-// Change is a setattr request; only the fields named in Set are changed. Ctime is updated by the callee.
+// Change is a setattr request; only the fields named in Set are changed. Ctime is the present unless it is named: a kernel that
+// holds back writes keeps the times of files itself.
 type Change struct {
 	Set          ChangeSet
 	Mode         uint32 // permission bits, 07777
 	UID, GID     uint32
 	Size         int64
 	Atime, Mtime Time
+	Ctime        Time
 	KillPriv     bool // clear suid and (if group-executable) sgid, unless it is a directory
 }
 
@@ -30,6 +32,7 @@ const (
 	SetAtimeNow
 	SetMtime
 	SetMtimeNow
+	SetCtime
 )
 
 // SetAttr changes attributes. With SetSize it is truncate(2).
@@ -63,6 +66,9 @@ func (l *Live) SetAttr(ino Ino, ch Change) (Attr, error) {
 // apply makes the change but for the size. A new mode counts more than the set-id bits it clears.
 func (ch *Change) apply(rec *meta.Inode, t Time) {
 	rec.Ctime = t
+	if ch.Set&SetCtime != 0 {
+		rec.Ctime = ch.Ctime
+	}
 	if ch.KillPriv && !isDir(rec.Mode) {
 		rec.Mode = withoutPriv(rec.Mode)
 	}
