@@ -470,3 +470,46 @@ func TestManyOpenFiles(t *testing.T) {
 		wantFile(t, m.frozen("s", fmt.Sprint(i)), fmt.Sprint(i))
 	}
 }
+
+// tryLocks tries to lock a file in both ways and says what came of it.
+func tryLocks(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Len: 10}
+	fmt.Println(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock))
+	fmt.Println(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+	return nil
+}
+
+// TestLocks: locks exclude another process, of each kind, by range and until they are given back.
+func TestLocks(t *testing.T) {
+	m := newMount(t)
+	path := m.live("f")
+	writeFile(t, path, "some text")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	need(t, err)
+	defer f.Close()
+	other := func(fcntl, flock error) {
+		t.Helper()
+		a := startRole(t, "locker", path)
+		got := [2]string{a.hear(), a.hear()}
+		if want := [2]string{fmt.Sprint(fcntl), fmt.Sprint(flock)}; got != want {
+			t.Errorf("another process gets %q, want %q", got, want)
+		}
+		a.end()
+	}
+	other(nil, nil)
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 5, Len: 10}
+	need(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock))
+	other(unix.EAGAIN, nil)
+	need(t, unix.Flock(int(f.Fd()), unix.LOCK_SH))
+	other(unix.EAGAIN, unix.EAGAIN)
+	lock = unix.Flock_t{Type: unix.F_UNLCK, Len: 10}
+	need(t, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock))
+	other(nil, unix.EAGAIN)
+	need(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
+	other(nil, nil)
+}

@@ -19,6 +19,8 @@ func playRole(role string, args []string) error {
 	switch role {
 	case "counter":
 		return countInMapping(args[0])
+	case "locker":
+		return tryLocks(args[0])
 	}
 	return fmt.Errorf("unknown role")
 }
