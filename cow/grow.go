@@ -24,7 +24,7 @@ func (c *content) lockToGrow(end int64) error {
 	if from >= to {
 		return nil
 	}
-	if err := c.zero(from, to, true); err != nil {
+	if err := c.zero(from, to, true, c.zeroStale); err != nil {
 		c.change.Unlock()
 		return err
 	}
@@ -122,7 +122,7 @@ func (f *File) Zero(off, n int64, punch, keepSize bool, record Record) error {
 	to := min(end, max(c.size, c.baseLen))
 	c.mu.RUnlock()
 	if off < to {
-		if err := c.zero(off, to, punch); err != nil {
+		if err := c.zero(off, to, punch, c.zeroPart); err != nil {
 			return pathError("zero", c.id, err)
 		}
 	}
@@ -142,7 +142,7 @@ func (c *content) lockToZero(end int64) error {
 		c.mu.RLock()
 		from, to := c.size, min(end, c.baseLen)
 		c.mu.RUnlock()
-		if err := c.zero(from, to, true); err != nil {
+		if err := c.zero(from, to, true, c.zeroStale); err != nil {
 			c.change.Unlock()
 			c.flushing.Unlock()
 			return err
@@ -185,9 +185,9 @@ func (c *content) allocate(off, n int64) error {
 	})
 }
 
-// zero makes [from, to) read as zeros without changing the length: parts of pages by writing, whole pages by saving what
+// zero makes [from, to) read as zeros without changing the length: parts of pages by part, whole pages by saving what
 // snapshots need and punching the base file. REQUIRES c.flushing, c.change.
-func (c *content) zero(from, to int64, punch bool) error {
+func (c *content) zero(from, to int64, punch bool, part func(from, to int64) error) error {
 	whole, end := int64(pagesUpTo(from))*PageSize, to/PageSize*PageSize
 	c.mu.RLock()
 	if to >= max(c.size, c.baseLen) {
@@ -195,9 +195,9 @@ func (c *content) zero(from, to int64, punch bool) error {
 	}
 	c.mu.RUnlock()
 	if whole >= end { // nothing but parts of one or two pages
-		return c.zeroPart(from, to)
+		return part(from, to)
 	}
-	if err := c.zeroPart(from, whole); err != nil {
+	if err := part(from, whole); err != nil {
 		return err
 	}
 	for first := uint64(whole / PageSize); first < uint64(end/PageSize); {
@@ -207,7 +207,7 @@ func (c *content) zero(from, to int64, punch bool) error {
 		}
 		first = last + 1
 	}
-	return c.zeroPart(max(end, from), to)
+	return part(max(end, from), to)
 }
 
 // zeroPart writes zeros over [from, to), which lies in at most two pages.
@@ -224,16 +224,46 @@ func (c *content) zeroPart(from, to int64) error {
 	return err
 }
 
-// zeroStep is how many pages are saved and punched at a time.
-const zeroStep = 4096
+// zeroStale zeroes [from, to), which lies in at most two pages, of what is stale behind the end of the content. It does not
+// leave that to a private page: the length that uncovers it survives a crash, so the zeros must, too.
+func (c *content) zeroStale(from, to int64) error {
+	for from < to {
+		next := min(to, (from/PageSize+1)*PageSize)
+		if err := c.zeroStalePage(from, next); err != nil {
+			return err
+		}
+		from = next
+	}
+	return nil
+}
 
-// zeroPages makes pages [first, upTo] zero, as many as are done at a time, and returns the last that is. Where a freeze
-// comes in between, pages that its capture holds will be written again by its writer: then all is done once more after it.
-func (c *content) zeroPages(first, upTo uint64, punch bool) (last uint64, err error) {
+// zeroStalePage is zeroStale within one page.
+func (c *content) zeroStalePage(from, to int64) error {
+	p, page := c.p, uint64(from/PageSize)
+	return c.rewrite(func(newest, epoch Epoch) error {
+		pages := newPageSet()
+		pages.Add(page)
+		if err := p.save(c, pages, newest, epoch); err != nil {
+			return err
+		}
+		return c.writeBase(zeros[:to-from], from)
+	}, func() error {
+		c.owned.Add(page)
+		if c.private.Contains(page) {
+			return c.storePage(page, int(from%PageSize), zeros[:to-from])
+		}
+		return nil
+	})
+}
+
+// rewrite changes protected pages in the base file: change saves and changes them, outside the gate; after is memory
+// work, under c.mu. Where a freeze comes in between, its capture may hold older bytes of those pages and its writer
+// would write them again: then all is done once more after it. REQUIRES c.flushing, c.change.
+func (c *content) rewrite(change func(newest, epoch Epoch) error, after func() error) error {
 	p := c.p
 	for {
 		p.waitCaptures(c)
-		epoch := p.Enter()
+		epoch, newest := p.Enter(), p.newestSnapshot()
 		c.mu.Lock()
 		c.roll(epoch)
 		held := len(c.captures) > 0
@@ -242,27 +272,41 @@ func (c *content) zeroPages(first, upTo uint64, punch bool) (last uint64, err er
 			p.Leave()
 			continue
 		}
-		newest := p.newestSnapshot()
 		era := p.begin()
 		p.Leave()
-		last, err = c.punchSaved(first, upTo, punch, newest, epoch)
+		err := change(newest, epoch)
 		era.inflight.Done()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if p.Enter() == epoch {
 			c.mu.Lock()
-			if gone := c.private.within(first, last); !gone.IsEmpty() {
-				c.unpromise(gone)
-				c.drop(gone)
-				p.clean(c)
-			}
+			err := after()
 			c.mu.Unlock()
 			p.Leave()
-			return last, nil
+			return err
 		}
 		p.Leave()
 	}
+}
+
+// zeroStep is how many pages are saved and punched at a time.
+const zeroStep = 4096
+
+// zeroPages makes pages [first, upTo] zero, as many as are done at a time, and returns the last that is.
+func (c *content) zeroPages(first, upTo uint64, punch bool) (last uint64, err error) {
+	err = c.rewrite(func(newest, epoch Epoch) (err error) {
+		last, err = c.punchSaved(first, upTo, punch, newest, epoch)
+		return err
+	}, func() error {
+		if gone := c.private.within(first, last); !gone.IsEmpty() {
+			c.unpromise(gone)
+			c.drop(gone)
+			c.p.clean(c)
+		}
+		return nil
+	})
+	return last, err
 }
 
 // punchSaved saves the protected data pages of [first, upTo] and punches the base file there. It stops early after

@@ -45,6 +45,7 @@ type Pool struct {
 	stop    chan struct{}
 	kick    chan struct{}
 	stopped sync.WaitGroup
+	closing sync.Once
 }
 
 // OpenPool opens the base/ and undo/ directories below the directory dir (made if missing) and brings the undo logs and
@@ -138,7 +139,9 @@ func (p *Pool) Close() error {
 	return err
 }
 
-func (p *Pool) closeParts() {
+func (p *Pool) closeParts() { p.closing.Do(p.closeNow) }
+
+func (p *Pool) closeNow() {
 	for _, l := range p.logs {
 		l.close()
 	}
