@@ -263,9 +263,11 @@ func eventually(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// tmpfs mounts an empty tmpfs of some bytes.
-func tmpfs(t *testing.T, dir string, size int) {
+// onTmpfs puts the store on a file system of its own, of some bytes, and returns where that is mounted.
+func (p *place) onTmpfs(t *testing.T, size int) string {
 	t.Helper()
+	dir := filepath.Join(p.dir, "disk")
+	p.store = filepath.Join(dir, "store")
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a tmpfs")
 	}
@@ -275,5 +277,9 @@ func tmpfs(t *testing.T, dir string, size int) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	t.Cleanup(func() {
+		p.cleanUp(t)
+		unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	return dir
 }

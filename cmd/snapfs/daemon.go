@@ -32,7 +32,7 @@ type daemon struct {
 func serve(ctx context.Context, plan mountPlan, messages io.Writer, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
-	unix.Umask(0) // the kernel has applied the umask of who makes a file
+	unix.Umask(0o077) // for the files of the store; modes in the tree are metadata, and the kernel has applied the umask of who makes a file
 	d := &daemon{plan: plan, log: log.New(messages, "", log.LstdFlags|log.LUTC|log.Lmsgprefix)}
 	log.SetOutput(messages) // of go-fuse
 	if err := d.start(ctx); err != nil {
@@ -72,11 +72,6 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := checkPlaces(d.plan.store, d.plan.point); err != nil {
 		return err
 	}
-	point, err := makeDir(d.plan.point, 0o755)
-	if err != nil {
-		return fmt.Errorf("make the mount point: %w", err)
-	}
-	undo = append(undo, func() { removeDirs(point) })
 	made, err := makeDir(d.plan.store, 0o700)
 	if err != nil {
 		return fmt.Errorf("make the store: %w", err)
@@ -94,6 +89,11 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, func() { d.discard(isNew) })
+	point, err := makeDir(d.plan.point, 0o755)
+	if err != nil {
+		return fmt.Errorf("make the mount point: %w", err)
+	}
+	undo = append(undo, func() { removeDirs(point) })
 	d.server, err = control.Listen(d.plan.store)
 	if err != nil {
 		return err

@@ -185,11 +185,15 @@ func makeDir(path string, mode os.FileMode) (made []string, err error) {
 		if i == 0 {
 			perm = mode
 		}
-		if err := os.Mkdir(missing[i], perm); err != nil {
+		err := os.Mkdir(missing[i], perm)
+		if err == nil {
+			made = append(made, missing[i])
+			err = os.Chmod(missing[i], perm) // the daemon's umask is for the files of the store
+		}
+		if err != nil {
 			removeDirs(made)
 			return nil, err
 		}
-		made = append(made, missing[i])
 	}
 	return made, nil
 }
