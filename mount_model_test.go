@@ -21,6 +21,7 @@ type twin struct {
 	model     string
 	snapshots map[string]tree
 	next      int
+	count     aspects // what of a snapshot is compared
 }
 
 // do makes the same call in both trees; both fail alike or not at all.
@@ -41,7 +42,7 @@ func (w *twin) compare(t *rapid.T) {
 		t.Fatalf("the live tree differs: %s", diffs)
 	}
 	for name, want := range w.snapshots {
-		if diffs := differences(want, readTree(w.t, w.frozen(name)), everything); len(diffs) > 0 {
+		if diffs := differences(want, readTree(w.t, w.frozen(name)), w.count); len(diffs) > 0 {
 			t.Fatalf("snapshot %s differs: %s", name, diffs)
 		}
 	}
@@ -275,11 +276,12 @@ func stepDelete(w *twin, t *rapid.T) {
 
 // TestModel goes through random calls and compares.
 func TestModel(t *testing.T) {
-	t.Run("write-through", func(t *testing.T) { rapid.Check(t, modelCheck(t)) })
-	t.Run("writeback", func(t *testing.T) { rapid.Check(t, modelCheck(t, writeback)) })
+	t.Run("write-through", func(t *testing.T) { rapid.Check(t, modelCheck(t, everything)) })
+	// With writeback the kernel also holds back the times of files, even of those that nobody has open.
+	t.Run("writeback", func(t *testing.T) { rapid.Check(t, modelCheck(t, everything&^(aspectTimes|aspectAtime), writeback)) })
 }
 
-func modelCheck(t *testing.T, options ...func(*mounted)) func(*rapid.T) {
+func modelCheck(t *testing.T, count aspects, options ...func(*mounted)) func(*rapid.T) {
 	var weighted []modelStep
 	for _, s := range modelSteps() {
 		for range s.weight {
@@ -291,10 +293,10 @@ func modelCheck(t *testing.T, options ...func(*mounted)) func(*rapid.T) {
 		names[i] = i
 	}
 	return func(rt *rapid.T) {
-		w := &twin{mounted: newMount(t, options...), model: t.TempDir(), snapshots: make(map[string]tree)}
+		w := &twin{mounted: newMount(t, options...), model: t.TempDir(), snapshots: make(map[string]tree), count: count}
 		defer w.stop()
 		need(t, os.Chmod(w.model, 0o755))
-		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+		for range rapid.IntRange(1, 100).Draw(rt, "steps") {
 			step := weighted[rapid.SampledFrom(names).Draw(rt, "step")]
 			rt.Log(step.name)
 			step.do(w, rt)

@@ -311,6 +311,21 @@ func TestPrivilegeBits(t *testing.T) {
 		{"truncate", func() error { return asUser(1000, func() error { return unix.Truncate(path, 2) }) }},
 		{"O_TRUNC", func() error { return asUser(1000, func() error { return os.WriteFile(path, nil, 0) }) }},
 		{"chown", func() error { return os.Chown(path, 1001, 1001) }},
+		{"chown to nobody else", func() error { return os.Chown(path, -1, -1) }},
+		{"fallocate", func() error {
+			return asUser(1000, func() error {
+				return changeFile(path, func(fd int) error { return unix.Fallocate(fd, 0, 0, 100) })
+			})
+		}},
+		{"copy_file_range", func() error {
+			return asUser(1000, func() error {
+				return changeFile(path, func(fd int) error {
+					var to int64 = 50
+					_, err := unix.CopyFileRange(fd, new(int64), fd, &to, 2, 0)
+					return err
+				})
+			})
+		}},
 	} {
 		reset()
 		need(t, c.change())
@@ -323,6 +338,15 @@ func TestPrivilegeBits(t *testing.T) {
 	if got := mode(); got != 0o6777 {
 		t.Errorf("after a write of root the mode is %o, want 6777", got)
 	}
+}
+
+// changeFile opens a file for one call.
+func changeFile(path string, call func(fd int) error) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(call(fd), unix.Close(fd))
 }
 
 func appendTo(path, text string) error {

@@ -189,11 +189,12 @@ func (f *face) Fsync(_ <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 	return f.faults.status("fsync", in.NodeId, err)
 }
 
-// Fallocate clears suid and sgid for everybody but root: the request does not say who may keep them.
+// Fallocate leaves suid and sgid alone: if they are to go, the kernel has sent a SETATTR before (see killsPriv), as it does
+// for CopyFileRange.
 func (f *face) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
 	h, err := f.liveFile(in.Fh)
 	if err == nil {
-		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length), in.Uid != 0)
+		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length), false)
 	}
 	return f.faults.status("fallocate", in.NodeId, err)
 }

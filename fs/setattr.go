@@ -33,8 +33,17 @@ var setBits = [...]struct {
 	{gofuse.FATTR_CTIME, snapshot.SetCtime}, // only with writeback: the kernel holds times back, too
 }
 
-// changeOf translates a setattr request. The kernel leaves the clearing of suid and sgid to us (HANDLE_KILLPRIV_V2): a
-// truncation says when, a change of the owner always means it.
+// fattrFields are the bits of a setattr request that say what to set.
+const fattrFields = gofuse.FATTR_MODE | gofuse.FATTR_UID | gofuse.FATTR_GID | gofuse.FATTR_SIZE |
+	gofuse.FATTR_ATIME | gofuse.FATTR_MTIME | gofuse.FATTR_ATIME_NOW | gofuse.FATTR_MTIME_NOW
+
+// killsPriv tells whether suid and sgid are to be cleared, which the kernel leaves to us (HANDLE_KILLPRIV_V2). A truncation
+// says so, a change of the owner always means it, and so does a request that sets nothing: chown(2) to the same owner.
+func killsPriv(valid uint32) bool {
+	return valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0 || valid&fattrFields == 0
+}
+
+// changeOf translates a setattr request.
 func changeOf(in *gofuse.SetAttrInCommon) snapshot.Change {
 	c := snapshot.Change{
 		Mode:     in.Mode & 07777,
@@ -44,7 +53,7 @@ func changeOf(in *gofuse.SetAttrInCommon) snapshot.Change {
 		Atime:    snapshot.Time{Sec: int64(in.Atime), Nsec: in.Atimensec},
 		Mtime:    snapshot.Time{Sec: int64(in.Mtime), Nsec: in.Mtimensec},
 		Ctime:    snapshot.Time{Sec: int64(in.Ctime), Nsec: in.Ctimensec},
-		KillPriv: in.Valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0,
+		KillPriv: killsPriv(in.Valid),
 	}
 	for _, b := range setBits {
 		if in.Valid&b.fattr != 0 {

@@ -24,7 +24,7 @@ func TestChangeOfSetAttr(t *testing.T) {
 		set   snapshot.ChangeSet
 		kill  bool
 	}{
-		{"nothing", 0, 0, false},
+		{"chown to nobody else", 0, 0, true},
 		{"chmod", gofuse.FATTR_MODE, snapshot.SetMode, false},
 		{"held back times", gofuse.FATTR_MTIME | gofuse.FATTR_CTIME, snapshot.SetMtime | snapshot.SetCtime, false},
 		{"chown", gofuse.FATTR_UID | gofuse.FATTR_GID, snapshot.SetUID | snapshot.SetGID, true},
