@@ -39,6 +39,7 @@ type Live struct {
 
 	nodes *nodes
 	mu    sync.Mutex
+	sums  totals
 }
 
 // maxIdleNodes bounds the memory that inodes not in use may take, about 8 MiB.

@@ -105,6 +105,10 @@ func (c *change) rec(n *node) *meta.Inode {
 // commit writes the staged records and entries as one batch, not synced.
 func (c *change) commit() error {
 	for _, s := range c.staged {
+		if s.n.epoch != c.epoch && s.rec.Content == s.n.rec.Content {
+			// The version before is frozen: snapshots read its whole length (I1 depends on it when the file is opened again).
+			s.rec.Reach = max(s.rec.Reach, s.n.rec.Size)
+		}
 		c.b.PutInode(s.n.ino, s.rec, c.epoch, s.n.epoch)
 	}
 	b := c.b
@@ -115,6 +119,11 @@ func (c *change) commit() error {
 	}
 	for _, s := range c.staged {
 		old := &s.n.rec
+		if s.n.loaded {
+			c.l.sums.changed(old, s.rec)
+		} else {
+			c.l.sums.changed(nil, s.rec)
+		}
 		if c.full || old.Size != s.rec.Size || old.Content != s.rec.Content || old.Reach != s.rec.Reach {
 			s.n.dataSeq = seq
 		}

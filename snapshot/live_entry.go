@@ -31,7 +31,7 @@ func (l *Live) entry(parent Ino, name string) (entry, error) {
 
 // doomed is entry for one that is to be removed; it has to exist.
 func (l *Live) doomed(op string, parent Ino, name string) (entry, error) {
-	if err := checkName(op, parent, name); err != nil {
+	if err := checkEntryName(op, parent, name); err != nil {
 		return entry{}, err
 	}
 	e, err := l.entry(parent, name)
@@ -78,7 +78,7 @@ func (l *Live) directory(op string, ino Ino) (*node, error) {
 
 // Create makes an inode of any type.
 func (l *Live) Create(parent Ino, name string, spec Spec) (Attr, error) {
-	if err := checkName("create", parent, name); err != nil {
+	if err := checkEntryName("create", parent, name); err != nil {
 		return Attr{}, err
 	}
 	if err := checkSpec(parent, name, spec); err != nil {
@@ -158,7 +158,7 @@ func checkSpec(parent Ino, name string, spec Spec) error {
 
 // Link gives an inode one more name.
 func (l *Live) Link(ino, parent Ino, name string) (Attr, error) {
-	if err := checkName("link", parent, name); err != nil {
+	if err := checkEntryName("link", parent, name); err != nil {
 		return Attr{}, err
 	}
 	l.mu.Lock()

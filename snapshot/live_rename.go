@@ -20,7 +20,7 @@ func (l *Live) Rename(op Ino, on string, np Ino, nn string, flags uint) error {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 || flags == unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE {
 		return &opError{"rename", op, on, syscall.EINVAL}
 	}
-	if err := checkName("rename to", np, nn); err != nil {
+	if err := checkEntryName("rename to", np, nn); err != nil {
 		return err
 	}
 	l.mu.Lock()

@@ -25,13 +25,19 @@ type counterGate struct {
 func (g *counterGate) Enter() cow.Epoch { g.mu.RLock(); return g.epoch }
 func (g *counterGate) Leave()           { g.mu.RUnlock() }
 
-// space is a namespace without bytes: files stay empty.
+// space is a namespace: with a pool where bytes is set, else files stay empty.
 type space struct {
-	fs     *vfs.MemFS
-	db     *meta.DB
-	gate   *counterGate
-	live   *Live
-	newest cow.Epoch
+	fs      *vfs.MemFS
+	db      *meta.DB
+	counter *counterGate
+	live    *Live
+	newest  cow.Epoch
+
+	bytes   bool
+	dir     string
+	pool    *cow.Pool
+	snaps   []cow.Epoch
+	pending []*cow.Freeze // snapshots whose bytes are not written yet
 }
 
 type tester interface {
@@ -39,26 +45,43 @@ type tester interface {
 	Fatal(...any)
 	Fatalf(string, ...any)
 	Errorf(string, ...any)
+	Cleanup(func())
 }
 
 func newSpace(t tester) *space {
-	s := &space{fs: vfs.NewCrashableMem(), gate: &counterGate{epoch: 1}}
+	s := &space{fs: vfs.NewCrashableMem(), counter: &counterGate{epoch: 1}}
+	s.open(t)
+	return s
+}
+
+// newByteSpace returns a space whose files have bytes, below dir.
+func newByteSpace(t tester, dir string) *space {
+	s := &space{fs: vfs.NewCrashableMem(), bytes: true, dir: dir}
 	s.open(t)
 	return s
 }
 
 func (s *space) open(t tester) {
 	t.Helper()
-	db, err := meta.Open("meta", meta.Options{FS: s.fs})
+	report := func(err error) { t.Errorf("reported: %v", err) }
+	db, err := meta.Open("meta", meta.Options{FS: s.fs, Report: report})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := initRoot(db, s.gate.epoch, 0, 0, 0o755); err != nil {
+	if err := initRoot(db, 1, 0, 0, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	s.db = db
-	s.live = newLive(db, nil, func(err error) { t.Errorf("reported: %v", err) })
-	s.live.gate = s.gate
+	if s.bytes {
+		s.pool, err = cow.OpenPool(s.dir, s.snaps, s.newest+1, cow.Options{Index: db, FlushInterval: -1, Report: report})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.live = newLive(db, s.pool, report)
+	if !s.bytes {
+		s.live.gate = s.counter
+	}
 	s.live.newest = func() cow.Epoch { return s.newest }
 	if err := s.live.sweepOrphans(); err != nil {
 		t.Fatal(err)
@@ -67,8 +90,12 @@ func (s *space) open(t tester) {
 
 func (s *space) close(t tester) {
 	t.Helper()
+	s.finish(t)
 	if err := s.live.flushAttrs(); err != nil {
 		t.Fatal(err)
+	}
+	if s.bytes {
+		agree(t, "close the pool", s.pool.Close(), nil)
 	}
 	if err := s.db.Close(); err != nil {
 		t.Fatal(err)
@@ -78,17 +105,42 @@ func (s *space) close(t tester) {
 // freeze closes the epoch and returns its number.
 func (s *space) freeze(t tester) cow.Epoch {
 	t.Helper()
-	s.gate.mu.Lock()
-	defer s.gate.mu.Unlock()
-	if err := s.live.flushAttrsLocked(s.gate.epoch); err != nil {
+	if s.bytes {
+		return s.freezeBytes(t)
+	}
+	s.counter.mu.Lock()
+	defer s.counter.mu.Unlock()
+	if err := s.live.flushAttrsLocked(s.counter.epoch); err != nil {
 		t.Fatal(err)
 	}
-	s.newest = s.gate.epoch
-	s.gate.epoch++
+	s.newest = s.counter.epoch
+	s.counter.epoch++
 	return s.newest
 }
 
-func (s *space) frozen(e cow.Epoch) *Frozen { return newFrozen(s.db, nil, e, func() {}) }
+func (s *space) freezeBytes(t tester) cow.Epoch {
+	fz, err := s.pool.Freeze(func(e cow.Epoch) error {
+		s.newest = e
+		return s.live.flushAttrsLocked(e)
+	})
+	agree(t, "freeze", err, nil)
+	s.snaps = append(s.snaps, fz.Epoch)
+	s.pending = append(s.pending, fz)
+	return fz.Epoch
+}
+
+// finish writes the bytes of the snapshots that are pending.
+func (s *space) finish(t tester) {
+	for _, fz := range s.pending {
+		agree(t, "save", fz.Save(), nil)
+		agree(t, "write", fz.Write(nil), nil)
+		agree(t, "sync", fz.Sync(), nil)
+		fz.Finish()
+	}
+	s.pending = nil
+}
+
+func (s *space) frozen(e cow.Epoch) *Frozen { return newFrozen(s.db, s.pool, e, func() {}) }
 
 // machine runs random operations on a space and on the model.
 type machine struct {
@@ -96,6 +148,10 @@ type machine struct {
 	model   *model
 	handles map[*Handle]Ino
 	frozens map[cow.Epoch][2]string // what each frozen tree has to be: in the words of the model, and with times
+}
+
+func newMachine(s *space) *machine {
+	return &machine{space: s, model: newModel(), handles: map[*Handle]Ino{}, frozens: map[cow.Epoch][2]string{}}
 }
 
 var names = rapid.SampledFrom([]string{"a", "b", "c", "dd"})
@@ -121,7 +177,7 @@ func agree(t tester, what string, got, want error) {
 func (m *machine) create(t *rapid.T) {
 	parent, name := m.dir(t), names.Draw(t, "name")
 	spec := Spec{Mode: rapid.SampledFrom([]uint32{0o644, 0o2755, 0o4711}).Draw(t, "mode"), UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid")}
-	switch typ := rapid.SampledFrom([]uint32{syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR}).Draw(t, "type"); typ {
+	switch typ := rapid.SampledFrom([]uint32{syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR}).Draw(t, "type"); typ {
 	case syscall.S_IFLNK:
 		spec.Mode, spec.Target = typ|0o777, "to "+name
 	case syscall.S_IFCHR:
@@ -168,7 +224,7 @@ func (m *machine) setAttr(t *rapid.T) {
 		t.Fatal(err)
 	}
 	i := m.model.inodes[ino]
-	if c.KillPriv {
+	if c.KillPriv && !isDir(i.mode) {
 		i.mode &^= syscall.S_ISUID
 		if i.mode&0o010 != 0 {
 			i.mode &^= syscall.S_ISGID
@@ -213,16 +269,16 @@ func (m *machine) openFile(t *rapid.T) {
 }
 
 func (m *machine) closeFile(t *rapid.T) {
-	for h, ino := range m.handles {
-		if err := h.Close(); err != nil {
-			t.Fatal(err)
-		}
-		delete(m.handles, h)
-		m.model.inodes[ino].opens--
-		m.model.sweep(false)
-		return
+	if len(m.handles) == 0 {
+		t.Skip("no handle")
 	}
-	t.Skip("no handle")
+	h, i := m.drawHandle(t)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	delete(m.handles, h)
+	i.opens--
+	m.model.sweep(false)
 }
 
 // forget is the kernel's: of an inode that has a name it changes nothing.
@@ -257,12 +313,17 @@ func (m *machine) reopen(t *rapid.T) {
 	m.model.sweep(true)
 }
 
-// check compares the live tree and every frozen one, and what is left of inodes without a name.
+// check compares the live tree with the model.
 func (m *machine) check(t *rapid.T) {
 	got, err := dumpView(m.live, false)
 	if want := m.model.dump(); err != nil || got != want {
 		t.Fatalf("live tree is\n%s%v, want\n%s", got, err, want)
 	}
+}
+
+// checkAll compares the frozen trees too, and what is left of inodes without a name.
+func (m *machine) checkAll(t *rapid.T) {
+	m.check(t)
 	for e, want := range m.frozens {
 		for i, times := range []bool{false, true} {
 			if got, err := dumpView(m.frozen(e), times); err != nil || got != want[i] {
@@ -270,16 +331,26 @@ func (m *machine) check(t *rapid.T) {
 			}
 		}
 	}
+	touched := map[cow.Epoch]map[meta.Key]bool{}
+	err := m.db.Touched(0, meta.Latest-1, func(e cow.Epoch, k meta.Key) bool {
+		if touched[e] == nil {
+			touched[e] = map[meta.Key]bool{}
+		}
+		touched[e][k] = true
+		return true
+	})
+	agree(t, "touched", err, nil)
 	kept := map[Ino]bool{}
 	err = m.db.Inodes(func(ino Ino, e cow.Epoch, rec *meta.Inode) bool {
 		if _, seen := kept[ino]; !seen {
 			kept[ino] = rec != nil
 		}
+		if !touched[e][meta.InodeKeyOf(ino)] {
+			t.Fatalf("inode %d has a version of epoch %d, which is not marked as touched", ino, e)
+		}
 		return true
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	agree(t, "inodes", err, nil)
 	for ino, there := range kept {
 		if _, want := m.model.inodes[ino]; there != want {
 			t.Fatalf("inode %d is there: %v, want %v", ino, there, want)
@@ -289,15 +360,16 @@ func (m *machine) check(t *rapid.T) {
 
 func TestNamespaceLikeAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{space: newSpace(t), model: newModel(), handles: map[*Handle]Ino{}, frozens: map[cow.Epoch][2]string{}}
+		m := newMachine(newSpace(t))
 		m.live.nodes.limit = 4 // so that nodes come and go
 		t.Repeat(map[string]func(*rapid.T){
 			"create": m.create, "create2": m.create, "link": m.link, "unlink": m.unlink, "rmdir": m.rmdir, "rename": m.rename,
 			"setattr": m.setAttr, "xattr": m.xattr, "open": m.openFile, "close": m.closeFile, "forget": m.forget,
-			"freeze": m.freezeNow, "reopen": m.reopen, "": m.check,
+			"freeze": m.freezeNow, "reopen": m.reopen, "all": m.checkAll, "": m.check,
 		})
+		m.checkAll(t)
 		m.reopen(t)
-		m.check(t)
+		m.checkAll(t)
 		m.close(t)
 	})
 }
@@ -408,7 +480,7 @@ func TestSyncSurvivesPowerLoss(t *testing.T) {
 	_, err = s.live.Create(Root, "lost", Spec{Mode: syscall.S_IFREG | 0o700})
 	agree(t, "create", err, nil)
 
-	s.fs = s.fs.CrashClone(vfs.CrashCloneCfg{})
+	s.fs = s.fs.CrashClone(vfsCrash)
 	defer s.close(t)
 	s.open(t)
 	if got, err := dumpView(s.live, true); err != nil || got != want {
@@ -472,3 +544,6 @@ func countOrphans(t *testing.T, s *space) (n int) {
 	agree(t, "orphans", s.db.Orphans(func(Ino) bool { n++; return true }), nil)
 	return n
 }
+
+// vfsCrash is a power loss that keeps nothing but what was synced.
+var vfsCrash = vfs.CrashCloneCfg{}

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 	"strings"
@@ -240,7 +241,7 @@ func (m *model) dumpDir(b *strings.Builder, path string, ino Ino) {
 	if isDir(i.mode) {
 		size = dirSize
 	}
-	fmt.Fprintf(b, "%s %d %o %d %d:%d %x %d %q %q %q\n", path, ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, size, i.target, i.data, xs)
+	fmt.Fprintf(b, "%s %d %o %d %d:%d %x %d %q %08x %q\n", path, ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, size, i.target, crc32.ChecksumIEEE(i.data), xs)
 	for _, name := range slices.Sorted(maps.Keys(i.entries)) {
 		m.dumpDir(b, path+name+"/", i.entries[name])
 	}
@@ -280,7 +281,7 @@ func dumpViewDir(b *strings.Builder, v View, path string, ino, parent Ino, times
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	fmt.Fprintf(b, "%s %d %o %d %d:%d %x %d %q %q %q\n", path, ino, a.Mode, a.Nlink, a.UID, a.GID, a.Rdev, a.Size, target, data, xs)
+	fmt.Fprintf(b, "%s %d %o %d %d:%d %x %d %q %08x %q\n", path, ino, a.Mode, a.Nlink, a.UID, a.GID, a.Rdev, a.Size, target, crc32.ChecksumIEEE(data), xs)
 	if times {
 		fmt.Fprintln(b, a.Atime, a.Mtime, a.Ctime, a.Btime)
 	}

@@ -33,7 +33,7 @@ func (e *opError) Error() string {
 
 func (e *opError) Unwrap() error { return e.err }
 
-func checkName(op string, parent Ino, name string) error {
+func checkEntryName(op string, parent Ino, name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
 		return &opError{op, parent, name, syscall.EINVAL}

@@ -32,11 +32,11 @@ func (l *Live) openFile(n *node, create bool) (empty bool, err error) {
 		return false, nil
 	}
 	n.mu.Lock()
-	rec := n.rec
+	rec, epoch := n.rec, n.epoch
 	n.mu.Unlock()
 	switch {
 	case rec.Content != 0:
-		n.file, err = l.pool.Open(rec.Content, rec.Size, rec.Reach, !rec.Stable)
+		n.file, err = l.pool.Open(rec.Content, rec.Size, rec.Reach, epoch, !rec.Stable)
 	case !create:
 		return true, nil
 	default:

@@ -126,9 +126,9 @@ type Kind byte
 
 // What a Key can name.
 const (
-	InodeKey  Kind = kindInode
-	DirentKey Kind = kindDirent
-	XattrKey  Kind = kindXattr
+	KindInode  Kind = kindInode
+	KindDirent Kind = kindDirent
+	KindXattr  Kind = kindXattr
 )
 
 // Kind returns what the key names.
@@ -140,9 +140,9 @@ func (k Key) Ino() Ino { return Ino(binary.BigEndian.Uint64([]byte(k[1:9]))) }
 // Name returns the name of a directory entry or an extended attribute, "" for an inode.
 func (k Key) Name() string {
 	switch k.Kind() {
-	case DirentKey:
+	case KindDirent:
 		return string(k[17 : len(k)-1])
-	case XattrKey:
+	case KindXattr:
 		return string(k[9 : len(k)-1])
 	}
 	return ""
