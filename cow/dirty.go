@@ -100,6 +100,18 @@ func (p *Pool) SyncBase() error {
 	return err
 }
 
+// SyncAll makes durable whatever anybody wrote to the store's file system before the call: after a crash nobody remembers what
+// is in the page cache only.
+func (p *Pool) SyncAll() error {
+	p.dirty.mu.Lock()
+	p.dirty.all = true
+	p.dirty.mu.Unlock()
+	return p.SyncBase()
+}
+
+// Failed returns the error that ended all syncing, nil while there is none.
+func (p *Pool) Failed() error { return p.failed() }
+
 func (p *Pool) syncTaken(t *dirtyIDs) error {
 	if err := p.failed(); err != nil {
 		return err

@@ -67,5 +67,9 @@ func (p *Pool) waitSettled(s Epoch) {
 	}
 }
 
+// Newest returns the newest snapshot, 0 if there is none. The caller is inside the gate, or does not mind that it may
+// change at once.
+func (p *Pool) Newest() Epoch { return p.newestSnapshot() }
+
 // newestSnapshot returns the newest snapshot, 0 if there is none. It changes only with the gate held exclusively.
 func (p *Pool) newestSnapshot() Epoch { return Epoch(p.newest.Load()) }

@@ -78,19 +78,18 @@ func (p *Pool) logsIn(from, below Epoch) []*undoLog {
 	return out
 }
 
-// prune gives back those pages of the log that snapshot q, the newest it serves, does not read from it (0: none does).
-func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, err error) {
+// unneeded splits the pages of a log: those that snapshot q, the newest it serves, does not read from it (0: none does), and how many
+// it does.
+func (p *Pool) unneeded(l *undoLog, q Epoch, bound func(Epoch) ID) (drop []Place, kept int, err error) {
 	born := ID(0)
 	if q != 0 {
 		born = bound(q)
 	}
-	kept := 0
-	var drop []Place
 	for _, pl := range l.all() {
 		if q != 0 && pl.ID < born {
 			first, err := p.firstPlace(pl, q)
 			if err != nil {
-				return 0, err
+				return nil, 0, err
 			}
 			if first == pl.Log {
 				kept++
@@ -98,6 +97,15 @@ func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, er
 			}
 		}
 		drop = append(drop, pl)
+	}
+	return drop, kept, nil
+}
+
+// prune gives back the pages of the log that nobody needs.
+func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, err error) {
+	drop, kept, err := p.unneeded(l, q, bound)
+	if err != nil {
+		return 0, err
 	}
 	if err := p.opt.Index.Remove(drop); err != nil {
 		return 0, err
@@ -109,6 +117,49 @@ func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, er
 		return p.removeLog(l)
 	}
 	return l.punch(drop)
+}
+
+// Exclusive returns the bytes of undo pages that RemoveSnapshot(s) would give back.
+func (p *Pool) Exclusive(s Epoch, bound func(q Epoch) ID) (bytes int64, err error) {
+	before, next := Epoch(0), ^Epoch(0)
+	p.mu.Lock()
+	for _, e := range p.snaps {
+		if e < s {
+			before = e
+		}
+		if e > s {
+			next = min(next, e)
+		}
+	}
+	p.mu.Unlock()
+	for _, l := range p.logsIn(s, next) {
+		drop, _, err := p.unneeded(l, before, bound)
+		if err != nil {
+			return 0, err
+		}
+		for _, pl := range drop {
+			if pl.Zero {
+				continue
+			}
+			there, err := p.hasPlace(pl) // else it was given back before
+			if err != nil {
+				return 0, err
+			}
+			if there {
+				bytes += PageSize
+			}
+		}
+	}
+	return bytes, nil
+}
+
+// Logs returns the numbers of the undo logs, ascending.
+func (p *Pool) Logs() []Epoch {
+	var out []Epoch
+	for _, l := range p.logsIn(0, ^Epoch(0)) {
+		out = append(out, l.epoch)
+	}
+	return out
 }
 
 // firstPlace returns the log in which snapshot q finds the page of pl, 0 if none.

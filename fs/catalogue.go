@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/snapfs/snapfs/snapshot"
@@ -20,7 +21,8 @@ func (m *Mount) take(r snapshot.Request) (snapshot.Taken, error) {
 	return taken, err
 }
 
-// remove deletes snapshots, and returns what they were. The kernel is not notified.
+// remove deletes snapshots, and returns those that are gone, which a failure half way may also leave some of. The kernel is
+// not notified.
 func (m *Mount) remove(names []string, dryRun bool) ([]snapshot.Info, []snapshot.Deleted, error) {
 	if err := m.writable(); err != nil && !dryRun {
 		return nil, nil, err
@@ -31,15 +33,16 @@ func (m *Mount) remove(names []string, dryRun bool) ([]snapshot.Info, []snapshot
 			infos = append(infos, info)
 		}
 	}
-	deleted, err := m.store.Delete(names, dryRun)
-	if err != nil || dryRun {
+	deleted, err := m.store.Delete(names, dryRun, m.views.drop)
+	if dryRun {
 		return nil, deleted, err
 	}
 	m.touched()
-	for _, info := range infos {
-		m.views.drop(info.Epoch)
-	}
-	return infos, deleted, nil
+	gone := slices.DeleteFunc(infos, func(was snapshot.Info) bool {
+		is, err := m.store.Find(was.Name)
+		return err == nil && is.Epoch == was.Epoch
+	})
+	return gone, deleted, err
 }
 
 // rename renames a snapshot. The kernel is not notified.
@@ -87,8 +90,8 @@ func (m *Mount) Snapshot(r snapshot.Request) (snapshot.Taken, error) {
 
 // Delete deletes snapshots, all or none, and says what each gave back (or would). Not for handlers: see announce.
 func (m *Mount) Delete(names []string, dryRun bool) ([]snapshot.Deleted, error) {
-	infos, deleted, err := m.remove(names, dryRun)
-	for _, info := range infos {
+	gone, deleted, err := m.remove(names, dryRun)
+	for _, info := range gone {
 		m.announceGone(info.Epoch, info.Name)
 	}
 	return deleted, err

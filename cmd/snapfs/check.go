@@ -56,7 +56,7 @@ func checkStoreOf(ctx context.Context, dir string) (snapshot.Report, error) {
 			store = m.Source
 		}
 	}
-	report, err := snapshot.Check(store, false)
+	report, err := snapshot.Check(store)
 	if !isLocked(err) {
 		return report, err
 	}

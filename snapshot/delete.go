@@ -1,0 +1,270 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
+)
+
+// Deleted says what a deletion gave back (or would, for a dry run). Where somebody still reads the snapshot its bytes come
+// back when he is done, and Bytes is what that will be.
+type Deleted struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Delete deletes snapshots: all, or none if a name is unknown (ErrUnknown) or held (ErrHeld). hidden, if not nil, is called for each when
+// no new view of it can be had, so that caches let go of theirs. A snapshot that is still being written is waited for.
+func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.busy.Done()
+	turn := s.turns.ticket()
+	turn.wait()
+	defer turn.done()
+	entries, err := s.toDelete(names)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Deleted, len(entries))
+	for i, e := range entries {
+		bytes, err := s.exclusive(e)
+		if err != nil {
+			return nil, fmt.Errorf("measure snapshot %q: %w", names[i], err)
+		}
+		out[i] = Deleted{names[i], bytes}
+	}
+	if dryRun {
+		return out, nil
+	}
+	recs := make([]meta.Snapshot, len(entries))
+	for i, e := range entries {
+		recs[i] = e.rec
+		recs[i].State = meta.Deleting
+	}
+	if err := s.putSnapshots(recs...); err != nil {
+		return nil, fmt.Errorf("delete snapshots: %w", err)
+	}
+	for i, e := range entries {
+		freed, err := s.hideAndRemove(e, hidden)
+		if err != nil {
+			return nil, fmt.Errorf("delete snapshot %q (it is gone; its space comes back when the store is opened again): %w", names[i], err)
+		}
+		if freed != nil {
+			out[i].Bytes = *freed
+		}
+	}
+	return out, s.tidy()
+}
+
+// toDelete finds the snapshots of names, each once.
+func (s *Store) toDelete(names []string) ([]*snap, error) {
+	s.snaps.mu.Lock()
+	defer s.snaps.mu.Unlock()
+	seen := map[string]bool{}
+	var out []*snap
+	for _, name := range names {
+		e, err := s.snaps.find(name)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("delete snapshot %w", err)
+		case seen[name]:
+			return nil, fmt.Errorf("delete snapshot %q: named twice: %w", name, ErrName)
+		case len(e.rec.Holds) > 0:
+			return nil, fmt.Errorf("delete snapshot %q: it is held: %w", name, ErrHeld)
+		}
+		seen[name] = true
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// hideAndRemove takes a snapshot whose record says "deleting" out of sight and removes it: now if nobody reads it, and then says
+// what that freed, else when the last view comes back.
+func (s *Store) hideAndRemove(e *snap, hidden func(cow.Epoch)) (freed *int64, err error) {
+	s.snaps.update(e, func(e *snap) { e.rec.State = meta.Deleting })
+	var mu sync.Mutex
+	here := true // still in this call, which holds the turn
+	s.snaps.hideThen(e, func() {
+		if hidden != nil {
+			hidden(e.rec.Epoch)
+		}
+	}, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if here {
+			var n int64
+			n, err = s.remove(e)
+			freed = &n
+			return
+		}
+		s.removeLater(e)
+	})
+	mu.Lock()
+	here = false
+	mu.Unlock()
+	return freed, err
+}
+
+// removeLater removes a snapshot that was deleted while it was read, in a turn of its own. If the store is going down, recovery does it.
+func (s *Store) removeLater(e *snap) {
+	if s.enter() != nil {
+		return
+	}
+	go func() {
+		defer s.busy.Done()
+		turn := s.turns.ticket()
+		turn.wait()
+		defer turn.done()
+		_, err := s.remove(e)
+		if err = errors.Join(err, s.tidy()); err != nil {
+			s.report(fmt.Errorf("remove snapshot %q: %w", e.rec.Name, err))
+		}
+	}()
+}
+
+// discard removes a snapshot that failed. In the commit's turn.
+func (s *Store) discard(e *snap) error {
+	rec := e.rec
+	rec.State = meta.Deleting
+	_ = s.putSnapshots(rec) // pending is removed by recovery just as well
+	_, err := s.hideAndRemove(e, nil)
+	return err
+}
+
+// remove gives back what only this snapshot holds. Each step may be repeated after a crash (I10): the record stays until all is done.
+func (s *Store) remove(e *snap) (freed int64, err error) {
+	epoch := e.rec.Epoch
+	before, after := s.snaps.neighbours(epoch)
+	freed, err = s.pool.RemoveSnapshot(epoch, s.snaps.bound)
+	if err != nil {
+		return freed, err
+	}
+	n, err := s.removeVersions(before, epoch, after)
+	freed += n
+	if err != nil {
+		return freed, err
+	}
+	if err := s.db.Sync(); err != nil {
+		return freed, err
+	}
+	b := s.db.NewBatch()
+	b.DeleteSnapshot(epoch)
+	if _, err := b.Commit(true); err != nil {
+		return freed, err
+	}
+	s.snaps.forget(epoch)
+	return freed, nil
+}
+
+// removeBatch bounds how many keys one batch of a removal touches.
+const removeBatch = 2000
+
+// versionOf is one version of a key.
+type versionOf struct {
+	epoch cow.Epoch
+	key   meta.Key
+}
+
+// removeVersions drops the versions that no other view reads, now that the snapshot of epoch s, between before and after,
+// goes. Only keys that were touched between the freeze before and that of s can have any.
+func (s *Store) removeVersions(before, epoch, after cow.Epoch) (freed int64, err error) {
+	var touched []versionOf
+	flush := func() error {
+		n, err := s.removeTouched(touched, after)
+		freed += n
+		touched = touched[:0]
+		return err
+	}
+	err = s.db.Touched(before+1, epoch, func(e cow.Epoch, k meta.Key) bool {
+		touched = append(touched, versionOf{e, k})
+		if len(touched) >= removeBatch {
+			err = flush()
+		}
+		return err == nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	return freed, err
+}
+
+// removeTouched drops those versions that are hidden by a newer one from every view up to after, and lists contents that
+// lost their last reader as garbage.
+func (s *Store) removeTouched(touched []versionOf, after cow.Epoch) (freed int64, err error) {
+	b := s.db.NewBatch()
+	defer func() {
+		if b != nil {
+			b.Discard()
+		}
+	}()
+	dropped := map[meta.Ino][]cow.Epoch{}
+	for _, t := range touched {
+		drop, err := s.unread(t, after)
+		if err != nil {
+			return 0, err
+		}
+		if !drop {
+			continue
+		}
+		b.DropVersion(t.key, t.epoch)
+		if t.key.Kind() == meta.KindInode {
+			dropped[t.key.Ino()] = append(dropped[t.key.Ino()], t.epoch)
+		}
+	}
+	for ino, epochs := range dropped {
+		n, err := s.dropContents(b, ino, epochs)
+		if err != nil {
+			return 0, err
+		}
+		freed += n
+	}
+	_, err = b.Commit(false)
+	b = nil
+	return freed, err
+}
+
+// unread reports whether no view reads a version: a newer one hides it, or it is a tombstone with nothing below.
+func (s *Store) unread(t versionOf, after cow.Epoch) (bool, error) {
+	vs, err := s.db.Versions(t.key)
+	if err != nil {
+		return false, err
+	}
+	for i, v := range vs {
+		if v.Epoch == t.epoch {
+			hidden := i > 0 && vs[i-1].Epoch <= after
+			bare := v.Tombstone && i == len(vs)-1 && v.Epoch < s.pool.Current()
+			return hidden || bare, nil
+		}
+	}
+	return true, nil // the version is gone; so goes its mark
+}
+
+// dropContents lists as garbage the contents that only the dropped versions of an inode had.
+func (s *Store) dropContents(b *meta.Batch, ino meta.Ino, epochs []cow.Epoch) (freed int64, err error) {
+	kept, gone := map[cow.ID]bool{}, map[cow.ID]int64{}
+	err = s.db.InodeVersions(ino, func(e cow.Epoch, rec *meta.Inode) bool {
+		if rec == nil || rec.Content == 0 {
+			return true
+		}
+		for _, x := range epochs {
+			if x == e {
+				gone[rec.Content] = max(gone[rec.Content], rec.Blocks*512)
+				return true
+			}
+		}
+		kept[rec.Content] = true
+		return true
+	})
+	for id, bytes := range gone {
+		if !kept[id] {
+			b.AddGarbage(id)
+			freed += bytes
+		}
+	}
+	return freed, err
+}

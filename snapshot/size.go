@@ -1,0 +1,90 @@
+package snapshot
+
+import (
+	"fmt"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
+)
+
+// List returns the visible snapshots, oldest first, with what only they hold.
+func (s *Store) List() ([]Info, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.busy.Done()
+	entries := s.snaps.entries()
+	out := make([]Info, len(entries))
+	for i, e := range entries {
+		bytes, err := s.exclusive(e)
+		if err != nil {
+			return nil, fmt.Errorf("measure snapshot %q: %w", e.rec.Name, err)
+		}
+		s.snaps.update(e, func(e *snap) { out[i] = e.info() })
+		out[i].Bytes = bytes
+	}
+	return out, nil
+}
+
+// Count returns how many snapshots are visible.
+func (s *Store) Count() int { return len(s.snaps.entries()) }
+
+// exclusive returns the bytes that deleting the snapshot would give back. It costs what changed since the snapshot before; it is kept until
+// a neighbour changes (the newest has the live tree for one, and is measured anew each time).
+func (s *Store) exclusive(e *snap) (bytes int64, err error) {
+	before, after := s.snaps.neighbours(e.rec.Epoch)
+	var known *size
+	s.snaps.update(e, func(e *snap) { known = e.sized })
+	if known != nil && known.before == before && known.after == after {
+		return known.bytes, nil
+	}
+	bytes, err = s.pool.Exclusive(e.rec.Epoch, s.snaps.bound)
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.exclusiveContents(before, e.rec.Epoch, after)
+	if err != nil {
+		return 0, err
+	}
+	bytes += n
+	if after != meta.Latest {
+		s.snaps.update(e, func(e *snap) { e.sized = &size{before, after, bytes} })
+	}
+	return bytes, nil
+}
+
+// exclusiveContents returns the size of the contents that only the snapshot of the given epoch has: what removeVersions would free.
+func (s *Store) exclusiveContents(before, epoch, after cow.Epoch) (bytes int64, err error) {
+	dropped := map[meta.Ino][]cow.Epoch{}
+	var failed error
+	err = s.db.Touched(before+1, epoch, func(e cow.Epoch, k meta.Key) bool {
+		if k.Kind() != meta.KindInode {
+			return true
+		}
+		var drop bool
+		if drop, failed = s.unread(versionOf{e, k}, after); drop {
+			dropped[k.Ino()] = append(dropped[k.Ino()], e)
+		}
+		return failed == nil
+	})
+	if failed != nil || err != nil {
+		return 0, first(failed, err)
+	}
+	b := s.db.NewBatch()
+	defer b.Discard()
+	for ino, epochs := range dropped {
+		n, err := s.dropContents(b, ino, epochs)
+		if err != nil {
+			return 0, err
+		}
+		bytes += n
+	}
+	return bytes, nil
+}
+
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

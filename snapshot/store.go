@@ -1,0 +1,274 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
+)
+
+// Options of a store. The zero value of a field means its default.
+type Options struct {
+	DirtyLimit    int64         // most bytes of private pages (I12); default 256 MiB
+	FlushInterval time.Duration // how often they are flushed; default 1s
+	Create        bool          // make the store if the directory is empty
+	Report        func(error)   // told about failures in the background; may be nil
+
+	hook   func(cow.Op) error // fault injection
+	noFork bool
+	quiet  bool // nothing happens by itself: tests call what the background would do
+}
+
+// Store is an open store: the live tree and its snapshots.
+type Store struct {
+	dir    string
+	report func(error)
+	lock   *os.File
+	db     *meta.DB
+	pool   *cow.Pool
+	live   *Live
+	snaps  *catalogue
+	turns  queue
+	stats  storeStats
+	usage  usage
+
+	mu      sync.Mutex
+	closing bool
+	busy    sync.WaitGroup // operations under way: Close waits for them
+	stop    chan struct{}
+	stopped sync.WaitGroup
+}
+
+// Open opens the store in dir and brings it to order after whatever happened to it (I10). Errors: ErrHeld if another
+// process has it, ErrNewer, ErrDamaged, or that dir is no store (with Options.Create an empty directory becomes one).
+// A refused directory is not changed.
+func Open(dir string, opt Options) (s *Store, err error) {
+	dir, err = filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := examine(dir, opt.Create)
+	if err != nil {
+		return nil, err
+	}
+	s = &Store{dir: dir, report: opt.Report, stop: make(chan struct{})}
+	if s.report == nil {
+		s.report = func(error) {}
+	}
+	if s.lock, err = lock(dir); err != nil {
+		return nil, err
+	}
+	if fresh {
+		err = writeFormat(dir)
+	}
+	if err == nil {
+		err = s.openParts(opt)
+	}
+	if err != nil {
+		s.abandon()
+		if errors.Is(err, meta.ErrDamaged) || errors.Is(err, cow.ErrDamaged) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	s.count()
+	if !opt.quiet {
+		s.stopped.Add(1)
+		go s.background(opt.FlushInterval)
+	}
+	return s, nil
+}
+
+// count has the live files counted in the background, as they are now.
+func (s *Store) count() {
+	started := make(chan struct{})
+	s.stopped.Add(1)
+	go func() {
+		defer s.stopped.Done()
+		if err := s.live.countAll(s.stop, started); err != nil {
+			s.report(fmt.Errorf("count the live files: %w", err))
+		}
+	}()
+	<-started
+}
+
+// examine reports whether dir is to be made a store; an error if it is neither one nor may become one.
+func examine(dir string, create bool) (fresh bool, err error) {
+	_, err = readFormat(dir)
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, errNoStore) {
+		return false, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		switch name.Name() { // what a daemon that died while it made the store leaves
+		case lockFile, formatFile + ".new", "control.sock", "snapfs.log":
+		default:
+			return false, fmt.Errorf("%s is %w, and not empty", dir, errNoStore)
+		}
+	}
+	if !create {
+		return false, fmt.Errorf("%s is %w", dir, errNoStore)
+	}
+	return true, nil
+}
+
+// openParts opens the metadata store and the pool, and recovers. See recover.go.
+func (s *Store) openParts(opt Options) (err error) {
+	if err := os.Chmod(s.dir, 0o700); err != nil {
+		return err
+	}
+	if s.db, err = meta.Open(filepath.Join(s.dir, "meta"), meta.Options{Report: s.report}); err != nil {
+		return err
+	}
+	recs, err := s.db.Snapshots()
+	if err != nil {
+		return err
+	}
+	epoch, err := s.db.Epoch()
+	if err != nil {
+		return err
+	}
+	epoch = max(epoch, 1)
+	var epochs []cow.Epoch
+	for _, rec := range recs {
+		epochs = append(epochs, rec.Epoch)
+		epoch = max(epoch, rec.Epoch+1)
+	}
+	interval := opt.FlushInterval
+	if opt.quiet {
+		interval = -1
+	}
+	s.pool, err = cow.OpenPool(s.dir, epochs, epoch, cow.Options{Index: s.db, LockFD: int(s.lock.Fd()), DirtyLimit: opt.DirtyLimit,
+		FlushInterval: interval, Report: s.report, Hook: opt.hook, NoFork: opt.noFork})
+	if err != nil {
+		return err
+	}
+	if err := initRoot(s.db, s.pool.Current(), uint32(os.Geteuid()), uint32(os.Getegid()), 0o755); err != nil {
+		return err
+	}
+	s.live = newLive(s.db, s.pool, s.report)
+	s.live.newest = s.pool.Newest
+	s.snaps = newCatalogue(recs)
+	s.stats.committed = s.db.Committed
+	s.stats.copied = func() int64 { return s.pool.Stats().FirstWrites }
+	return s.recover()
+}
+
+// Dir returns the store's directory, absolute if that given to Open was.
+func (s *Store) Dir() string { return s.dir }
+
+// Live returns the live tree.
+func (s *Store) Live() *Live { return s.live }
+
+// enter begins an operation that Close has to wait for.
+func (s *Store) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return ErrClosing
+	}
+	s.busy.Add(1)
+	return nil
+}
+
+// Close waits for snapshots and deletions under way, puts everything on disk and gives the store's lock up. The live tree
+// must not be used any more. The store is closed also where it returns an error.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	again := s.closing
+	s.closing = true
+	s.mu.Unlock()
+	if again {
+		return ErrClosing
+	}
+	s.busy.Wait()
+	close(s.stop)
+	s.stopped.Wait()
+	err := errors.Join(s.live.flushAttrs(), s.tidy())
+	err = errors.Join(err, s.pool.Close())
+	if err == nil {
+		b := s.db.NewBatch()
+		b.SetClean(true)
+		_, err = b.Commit(true)
+	}
+	return errors.Join(err, s.db.Close(), s.lock.Close())
+}
+
+// abandon closes what Open had opened before it failed.
+func (s *Store) abandon() {
+	if s.pool != nil {
+		_ = s.pool.Close()
+	}
+	if s.db != nil {
+		_ = s.db.Close()
+	}
+	_ = s.lock.Close()
+}
+
+// background does about every flush interval what nobody asks for.
+func (s *Store) background(interval time.Duration) {
+	defer s.stopped.Done()
+	if interval <= 0 {
+		interval = time.Second
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			if err := errors.Join(s.live.flushAttrs(), s.tidy()); err != nil {
+				s.report(err)
+			}
+		}
+	}
+}
+
+// tidy makes what the namespace has recorded durable, and then gives back the bytes that it dropped: never before, so that a power
+// loss cannot bring a name back whose bytes are gone.
+func (s *Store) tidy() error {
+	cut := s.pool.Tails()
+	var garbage []cow.ID
+	if err := s.db.Garbage(func(id cow.ID) bool { garbage = append(garbage, id); return len(garbage) < 10000 }); err != nil {
+		return err
+	}
+	err := s.db.Sync()
+	if err != nil {
+		return err
+	}
+	err = cut()
+	b := s.db.NewBatch()
+	for _, id := range garbage {
+		if e := s.pool.Remove(id); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		b.RemoveGarbage(id)
+	}
+	if len(garbage) == 0 {
+		b.Discard()
+		return err
+	}
+	_, e := b.Commit(false)
+	return errors.Join(err, e)
+}
+
+// Statfs returns the figures of the file system that the store is on.
+func (s *Store) Statfs() (st unix.Statfs_t, err error) {
+	err = unix.Statfs(s.dir, &st)
+	return st, err
+}
