@@ -17,8 +17,9 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STORE",
 		Short: "Verify every structure and checksum of a store",
-		Long: `Verify every structure and checksum of a store. If it is mounted its daemon does it. Nothing is
-changed. Ends with exit code 7 if there are problems.`,
+		Long: `Verify every structure and checksum of a store. If it is mounted its daemon does it; if not, the
+store is first brought to order after a crash, as mount does. Ends with exit code 7 if there are
+problems.`,
 		Example: `  snapfs check /srv/store
   snapfs check --json /srv/store`,
 		Args: takes(1, 1),

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +48,7 @@ func openStore(ctx context.Context, dir string, opt snapshot.Options) (*snapshot
 
 // isLocked reports whether err says that another process holds the store's lock.
 func isLocked(err error) bool {
-	return errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, snapshot.ErrHeld)
+	return errors.Is(err, snapshot.ErrHeld)
 }
 
 // inUse returns the error to give up with if the store's lock is held by a daemon that is not about to end.

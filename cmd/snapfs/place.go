@@ -39,8 +39,9 @@ func realPath(path string) (string, error) {
 	}
 }
 
-// checkPlaces refuses a store and a mount point that cannot work together or that would hide or change what is there. It
-// changes nothing, except that a dead mount at the mount point is cleaned away.
+// checkPlaces refuses a store and a mount point that cannot work together, and a mount point that cannot be one. It
+// changes nothing, except that a dead mount at the mount point is cleaned away. What is wrong with a store alone is found
+// when it is opened.
 func checkPlaces(store, point string) error {
 	switch {
 	case store == point:
@@ -50,33 +51,11 @@ func checkPlaces(store, point string) error {
 	case control.Inside(store, point):
 		return fmt.Errorf("store %s is inside the mount point %s, which would hide it", store, point)
 	}
-	if err := checkStore(store); err != nil {
-		return err
-	}
 	return checkPoint(point)
 }
 
 // formatPath is the file that makes a directory a store.
 func formatPath(store string) string { return filepath.Join(store, "format") }
-
-// checkStore refuses a file, and a directory that is neither a store nor empty.
-func checkStore(store string) error {
-	if _, err := os.Lstat(formatPath(store)); err == nil {
-		return nil // what it says is looked at when the store is opened
-	}
-	empty, err := emptyDir(store)
-	switch {
-	case errors.Is(err, syscall.ENOENT):
-		return nil
-	case errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("store %s is not a directory", store)
-	case err != nil:
-		return fmt.Errorf("store %w", err)
-	case !empty:
-		return fmt.Errorf("%s is no snapfs store, and not empty", store)
-	}
-	return nil
-}
 
 // checkPoint refuses a mount point that is in use, not empty or no directory.
 func checkPoint(point string) error {

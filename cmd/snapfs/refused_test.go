@@ -48,7 +48,7 @@ func TestRefusedStores(t *testing.T) {
 	file := filepath.Join(p.dir, "file")
 	write(t, file, "")
 	unchanged(t, p.dir, func() {
-		snapfs(t, "mount", other, p.point).fails(control.Failed, other, "no snapfs store", "not empty")
+		snapfs(t, "mount", other, p.point).fails(control.Failed, other, "not a snapfs store", "not empty")
 		snapfs(t, "mount", file, p.point).fails(control.Failed, file, "not a directory")
 		snapfs(t, "mount", filepath.Join(file, "below"), p.point).fails(control.Failed, "not a directory")
 	})
@@ -68,8 +68,8 @@ func TestRefusedFormats(t *testing.T) {
 		code control.Code
 		say  string
 	}{
-		{"", control.Damaged, "format"},
-		{"garbage\n", control.Damaged, "format"},
+		{"", control.Failed, "not a snapfs store"},
+		{"garbage\n", control.Failed, "not a snapfs store"},
 		{string(good[:len(good)/2]), control.Damaged, "format"},
 		{newerFormat(t, string(good)), control.Failed, "newer"},
 	} {

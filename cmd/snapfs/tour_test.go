@@ -96,7 +96,7 @@ func TestJSON(t *testing.T) {
 		t.Fatalf("%d lines of status", len(status))
 	}
 	s := status[0]
-	if s.MountPoint != p.point || s.Store != p.store || s.Mode != "rw" || s.Snapshots != 2 || s.DirtyLimitBytes != 32<<20 || s.LiveFiles != 1 ||
+	if s.MountPoint != p.point || s.Store != p.store || s.Mode != "rw" || s.Snapshots != 2 || s.DirtyLimitBytes != 32<<20 || s.LiveFiles < 1 ||
 		s.LiveBytes != 10000 || s.TotalSnapshots != 2 || s.Last == nil || s.Last.Status != "ok" || s.ResidentBytes < 1<<20 {
 		t.Errorf("status: %+v", s)
 	}
