@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -379,6 +381,40 @@ func TestParallelSnapshots(t *testing.T) {
 	if len(entries) != 16 {
 		t.Errorf("%d snapshots are left, want 16", len(entries))
 	}
+}
+
+// TestSnapshotAgainstRenames: mkdir in .snapshots holds that directory's lock and writes back what is dirty; a rename into
+// it, and a removal of it, hold the root's lock and wait for the other. They must not wait for each other in a circle.
+func TestSnapshotAgainstRenames(t *testing.T) {
+	m := newMount(t)
+	writeFile(t, m.live("counters"), "")
+	need(t, unix.Truncate(m.live("counters"), counterBytes))
+	writeFile(t, m.live("f"), "x")
+	a := startRole(t, "counter", m.live("counters"))
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !stop.Load() {
+			wantErrno(t, "rename into .snapshots", os.Rename(m.live("f"), m.frozen("f")), unix.EPERM)
+			wantErrno(t, "rmdir of .snapshots", unix.Rmdir(m.frozen("")), unix.EBUSY)
+		}
+	})
+	for i := range 30 {
+		a.say("1 1")
+		a.hear()
+		name := fmt.Sprint(i)
+		start := time.Now()
+		need(t, os.Mkdir(m.frozen(name), 0o755))
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("mkdir took %v", took)
+		}
+		if got := counterAt(t, m.frozen(name, "counters"), 1); got != uint64(i+1) {
+			t.Errorf("snapshot %d holds %d", i, got)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	a.end()
 }
 
 func TestReadOnlyMount(t *testing.T) {

@@ -59,9 +59,8 @@ func newMount(t testing.TB, options ...func(*mounted)) *mounted {
 	for _, option := range options {
 		option(m)
 	}
-	if err := os.Mkdir(m.mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	need(t, os.Mkdir(m.mnt, 0o755))
+	need(t, os.Mkdir(m.storeDir, 0o700))
 	m.start()
 	t.Cleanup(func() {
 		m.stop()

@@ -68,6 +68,7 @@ func New(store *snapshot.Store, opt Options) (*Mount, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, errors.Join(err, m.Unmount()))
 	}
+	widenReadAhead(opt.MountPoint)
 	return m, nil
 }
 

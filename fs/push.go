@@ -24,12 +24,17 @@ const syncWait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE |
 // .snapshots may call it: see reach.
 func (m *Mount) push() error {
 	inos := m.handles.written()
+	if len(inos) == 0 {
+		return nil
+	}
+	root := m.openRoot()
+	defer unix.Close(root)
 	errs := make([]error, pushers)
 	var wg sync.WaitGroup
 	for worker := range min(pushers, len(inos)) {
 		wg.Go(func() {
 			for i := worker; i < len(inos); i += pushers {
-				if err := m.pushInode(inos[i]); err != nil {
+				if err := m.pushInode(root, inos[i]); err != nil {
 					errs[worker] = fmt.Errorf("write back inode %d: %w", inos[i], err)
 					return
 				}
@@ -42,8 +47,8 @@ func (m *Mount) push() error {
 
 // pushInode is push for one inode. One that was closed since has nothing left: the kernel writes back before the last
 // RELEASE.
-func (m *Mount) pushInode(ino snapshot.Ino) error {
-	fd, err := m.reach(ino)
+func (m *Mount) pushInode(root int, ino snapshot.Ino) error {
+	fd, err := m.reach(root, ino)
 	if err != nil {
 		if m.handles.isWritten(ino) {
 			// No way to it (another mount over this one, no right to read it): slower, page by page, but sure.

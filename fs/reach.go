@@ -22,12 +22,24 @@ const reachTime = 5 * time.Second
 // openFlags opens for sync_file_range(2), by package unix: files of package os are polled, by requests of this mount.
 const openFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 
+// openRoot opens the root of the mount, for reach; -1 if it cannot be opened.
+func (m *Mount) openRoot() int {
+	fd, err := openRetry(func() (int, error) {
+		return unix.Open(m.opt.MountPoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
 // reach opens a live inode through the mount, without its path: by file handle, which takes root, else by a hidden name.
+// root is the mount's root as openRoot opened it.
 //
 // It is also called while the kernel holds the lock of .snapshots for a MKDIR that waits for us. A file handle needs no
 // other lock. A hidden name needs that of the root, and a rename(2) between the root and .snapshots may hold it and wait
 // for .snapshots: this circle is broken by giving up.
-func (m *Mount) reach(ino snapshot.Ino) (int, error) {
+func (m *Mount) reach(root int, ino snapshot.Ino) (int, error) {
 	type result struct {
 		fd  int
 		err error
@@ -35,7 +47,7 @@ func (m *Mount) reach(ino snapshot.Ino) (int, error) {
 	opened := make(chan result)
 	abandoned := make(chan struct{})
 	go func() {
-		fd, err := m.openInode(ino)
+		fd, err := m.openInode(root, ino)
 		select {
 		case <-abandoned:
 			if err == nil {
@@ -55,9 +67,9 @@ func (m *Mount) reach(ino snapshot.Ino) (int, error) {
 	}
 }
 
-func (m *Mount) openInode(ino snapshot.Ino) (int, error) {
-	fd, err := m.openHandle(ino)
-	if errors.Is(err, unix.EPERM) {
+func (m *Mount) openInode(root int, ino snapshot.Ino) (int, error) {
+	fd, err := openHandle(root, ino)
+	if err == unix.EPERM {
 		fd, err = m.openHidden(ino)
 	}
 	if err != nil {
@@ -75,20 +87,14 @@ func (m *Mount) openInode(ino snapshot.Ino) (int, error) {
 const fileHandle = 0x81
 
 // openHandle opens an inode that the kernel knows by its file handle, see open_by_handle_at(2).
-func (m *Mount) openHandle(ino snapshot.Ino) (fd int, err error) {
-	const path = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
-	mount, err := openRetry(func() (int, error) { return unix.Open(m.opt.MountPoint, path, 0) })
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(mount)
+func openHandle(root int, ino snapshot.Ino) (fd int, err error) {
 	id := uint64(liveNode(ino))
 	var words []byte
 	for _, w := range [...]uint32{uint32(id >> 32), uint32(id), 0} {
 		words = binary.NativeEndian.AppendUint32(words, w)
 	}
 	handle := unix.NewFileHandle(fileHandle, words)
-	return openRetry(func() (int, error) { return unix.OpenByHandleAt(mount, handle, openFlags) })
+	return openRetry(func() (int, error) { return unix.OpenByHandleAt(root, handle, openFlags) })
 }
 
 func (m *Mount) openHidden(ino snapshot.Ino) (int, error) {

@@ -78,9 +78,13 @@ func (f *face) mkdirSnapshot(name string, out *gofuse.EntryOut) gofuse.Status {
 	return f.faults.status("mkdir of snapshot", uint64(snapdirNode), err)
 }
 
-// rmdirSnapshot deletes a snapshot.
+// rmdirSnapshot deletes a snapshot. If that fails half way the kernel believes that nothing was removed: it is told when
+// this request is over.
 func (f *face) rmdirSnapshot(name string) gofuse.Status {
-	_, _, err := f.m.remove([]string{name}, false)
+	gone, _, err := f.m.remove([]string{name}, false)
+	if err != nil && len(gone) > 0 {
+		go f.m.announce(name)
+	}
 	return f.faults.status("rmdir of snapshot", uint64(snapdirNode), err)
 }
 
