@@ -18,7 +18,7 @@ import (
 type Options struct {
 	DirtyLimit    int64         // most bytes of private pages (I12); default 256 MiB
 	FlushInterval time.Duration // how often they are flushed; default 1s
-	Create        bool          // make the store if the directory is empty
+	Create        bool          // make the store if the directory is missing or empty
 	Report        func(error)   // told about failures in the background; may be nil
 
 	hook   func(cow.Op) error // fault injection
@@ -47,9 +47,26 @@ type Store struct {
 }
 
 // Open opens the store in dir and brings it to order after whatever happened to it (I10). Errors: ErrHeld if another
-// process has it, ErrNewer, ErrDamaged, or that dir is no store (with Options.Create an empty directory becomes one).
-// A refused directory is not changed.
-func Open(dir string, opt Options) (s *Store, err error) {
+// process has it, ErrNewer, ErrDamaged, or that dir is no store (with Options.Create a missing or empty directory becomes
+// one). A refused directory is not changed.
+func Open(dir string, opt Options) (*Store, error) {
+	if opt.Create {
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			s, err := open(dir, opt)
+			if err != nil {
+				_ = os.Remove(dir)
+			}
+			return s, err
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+	}
+	return open(dir, opt)
+}
+
+func open(dir string, opt Options) (s *Store, err error) {
 	dir, err = filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
@@ -72,7 +89,7 @@ func Open(dir string, opt Options) (s *Store, err error) {
 		err = s.openParts(opt)
 	}
 	if err != nil {
-		s.abandon()
+		s.abandon(fresh)
 		if errors.Is(err, meta.ErrDamaged) || errors.Is(err, cow.ErrDamaged) {
 			err = fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
@@ -207,13 +224,18 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.db.Close(), s.lock.Close())
 }
 
-// abandon closes what Open had opened before it failed.
-func (s *Store) abandon() {
+// abandon closes what Open had opened before it failed, and removes it where it was made just now.
+func (s *Store) abandon(fresh bool) {
 	if s.pool != nil {
 		_ = s.pool.Close()
 	}
 	if s.db != nil {
 		_ = s.db.Close()
+	}
+	if fresh {
+		for _, name := range []string{"meta", "base", "undo", formatFile, lockFile} {
+			_ = os.RemoveAll(filepath.Join(s.dir, name))
+		}
 	}
 	_ = s.lock.Close()
 }
