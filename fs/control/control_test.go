@@ -122,8 +122,10 @@ func TestPeerCredentials(t *testing.T) {
 	dir := t.TempDir()
 	s := startServer(t, dir)
 	defer s.Close(nil)
-	if err := os.Chmod(filepath.Join(dir, socketName), 0o666); err != nil {
-		t.Fatal(err)
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, socketName): 0o666} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	status := make(chan string, 1)
 	go func() {
