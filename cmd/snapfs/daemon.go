@@ -72,6 +72,9 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := checkPlaces(d.plan.store, d.plan.point); err != nil {
 		return err
 	}
+	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("/dev/fuse may not be opened by this user: %w", err) // fusermount3 would say it on a line of its own
+	}
 	made, err := makeDir(d.plan.store, 0o700)
 	if err != nil {
 		return fmt.Errorf("make the store: %w", err)
@@ -113,14 +116,18 @@ func (d *daemon) discard(isNew bool) {
 
 func (d *daemon) serveMount() error {
 	opt := d.plan.options
-	mount, err := fs.New(d.store, fs.Options{
-		MountPoint: d.plan.point,
-		StorePath:  d.plan.store,
-		AllowOther: opt.allowOther,
-		ReadOnly:   opt.readOnly,
-		Visible:    opt.visible,
-		Writeback:  opt.writeback,
-		Version:    version(),
+	var mount *fs.Mount
+	err := hearFusermount(func() (err error) {
+		mount, err = fs.New(d.store, fs.Options{
+			MountPoint: d.plan.point,
+			StorePath:  d.plan.store,
+			AllowOther: opt.allowOther,
+			ReadOnly:   opt.readOnly,
+			Visible:    opt.visible,
+			Writeback:  opt.writeback,
+			Version:    version(),
+		})
+		return err
 	})
 	if err != nil {
 		return err

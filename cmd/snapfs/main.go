@@ -36,12 +36,23 @@ func run(args []string) control.Code {
 }
 
 func report(err error, asJSON bool) {
-	e := control.AsError(err)
+	e := control.Errorf(control.CodeOf(err), "%s", oneLine(err.Error()))
 	if asJSON {
 		json.NewEncoder(os.Stderr).Encode(e)
 		return
 	}
-	fmt.Fprintf(os.Stderr, "snapfs: %s\n", printable(strings.TrimSpace(e.Text)))
+	fmt.Fprintf(os.Stderr, "snapfs: %s\n", printable(e.Text))
+}
+
+// oneLine joins the lines of a text; errors that were joined have several.
+func oneLine(text string) string {
+	var parts []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // wantsJSON looks for --json itself: the command line may be what is wrong.

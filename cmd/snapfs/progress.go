@@ -28,12 +28,14 @@ func (b *progressBar) clear() {
 }
 
 // progressLine draws: writing [#####-----] 128 MiB of 256 MiB, 0.4 s
+//
+// The writer begins when the pages that it overwrites are saved.
 func progressLine(p control.Progress) string {
 	const width = 30
-	done := 0
-	if p.PagesTotal > 0 {
-		done = int(min(p.PagesWritten, p.PagesTotal) * width / p.PagesTotal)
+	if p.PagesWritten == 0 || p.PagesTotal == 0 {
+		return fmt.Sprintf("saving, then writing %s, %.1f s", bytesText(p.PagesTotal*pageSize), p.Seconds)
 	}
+	done := int(min(p.PagesWritten, p.PagesTotal) * width / p.PagesTotal)
 	return fmt.Sprintf("writing [%s%s] %s of %s, %.1f s", strings.Repeat("#", done), strings.Repeat("-", width-done),
 		bytesText(p.PagesWritten*pageSize), bytesText(p.PagesTotal*pageSize), p.Seconds)
 }

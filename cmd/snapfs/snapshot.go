@@ -36,13 +36,13 @@ A name has 1 to 255 bytes, no slash, no leading dash, and is not "." or "..".`,
 			return err
 		}
 		defer client.Close()
+		bar := progressBar{out: cmd.ErrOrStderr()}
 		var show func(control.Progress)
 		if isTerminal(cmd.ErrOrStderr()) && !*asJSON {
-			bar := progressBar{out: cmd.ErrOrStderr()}
-			defer bar.clear()
 			show = bar.show
 		}
 		taken, err := client.Snapshot(cmd.Context(), req, show)
+		bar.clear()
 		if err != nil {
 			return err
 		}

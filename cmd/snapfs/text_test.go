@@ -102,11 +102,17 @@ func TestProgressLine(t *testing.T) {
 	for p, want := range map[control.Progress]string{
 		{PagesWritten: 32768, PagesTotal: 65536, Seconds: 0.42}: "writing [###############---------------] 128 MiB of 256 MiB, 0.4 s",
 		{PagesWritten: 3, PagesTotal: 2}:                        "writing [##############################] 12.0 KiB of 8.0 KiB, 0.0 s",
-		{}:                                                      "writing [------------------------------] 0 B of 0 B, 0.0 s",
+		{PagesTotal: 2, Seconds: 1.25}:                          "saving, then writing 8.0 KiB, 1.2 s",
 	} {
 		if got := progressLine(p); got != want {
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	if got, want := oneLine("first\n\n second \nthird\n"), "first; second; third"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
