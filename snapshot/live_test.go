@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
@@ -37,7 +39,9 @@ type space struct {
 	dir     string
 	pool    *cow.Pool
 	snaps   []cow.Epoch
-	pending []*cow.Freeze // snapshots whose bytes are not written yet
+	writing sync.WaitGroup  // snapshots whose bytes are not written yet
+	last    <-chan struct{} // closed when the newest of them is
+	failed  atomic.Pointer[error]
 }
 
 type tester interface {
@@ -125,19 +129,38 @@ func (s *space) freezeBytes(t tester) cow.Epoch {
 	})
 	agree(t, "freeze", err, nil)
 	s.snaps = append(s.snaps, fz.Epoch)
-	s.pending = append(s.pending, fz)
+	before, done := s.last, make(chan struct{})
+	s.last = done
+	s.writing.Go(func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		time.Sleep(time.Millisecond) // so that the test goes on meanwhile
+		if err := commitBytes(fz); err != nil {
+			s.failed.Store(&err)
+		}
+	})
 	return fz.Epoch
 }
 
-// finish writes the bytes of the snapshots that are pending.
-func (s *space) finish(t tester) {
-	for _, fz := range s.pending {
-		agree(t, "save", fz.Save(), nil)
-		agree(t, "write", fz.Write(nil), nil)
-		agree(t, "sync", fz.Sync(), nil)
-		fz.Finish()
+// commitBytes makes the bytes of a snapshot durable.
+func commitBytes(fz *cow.Freeze) error {
+	defer fz.Finish()
+	for _, step := range []func() error{fz.Save, func() error { return fz.Write(nil) }, fz.Sync} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	s.pending = nil
+	return nil
+}
+
+// finish waits until the bytes of all snapshots are written.
+func (s *space) finish(t tester) {
+	s.writing.Wait()
+	if err := s.failed.Load(); err != nil {
+		t.Fatal(*err)
+	}
 }
 
 func (s *space) frozen(e cow.Epoch) *Frozen { return newFrozen(s.db, s.pool, e, func() {}) }
