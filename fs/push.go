@@ -45,6 +45,9 @@ func (m *Mount) push() error {
 	return errors.Join(errs...)
 }
 
+// Push is for a mount that ends while it is used: whatever was stored into shared mappings until now is with the daemon after it.
+func (m *Mount) Push() error { return m.push() }
+
 // pushInode is push for one inode. One that was closed since has nothing left: the kernel writes back before the last
 // RELEASE.
 func (m *Mount) pushInode(root int, ino snapshot.Ino) error {

@@ -167,6 +167,20 @@ const (
 	abortGrace = 3 * time.Second        // how long it then waits for the kernel to let go
 )
 
+// push takes what the kernel alone holds dirty, unless that hangs.
+func (d *daemon) push() {
+	pushed := make(chan error, 1)
+	go func() { pushed <- d.mount.Push() }()
+	select {
+	case err := <-pushed:
+		if err != nil {
+			d.log.Printf("take what the kernel holds: %v", err)
+		}
+	case <-time.After(abortGrace):
+		d.log.Printf("the kernel still holds data, which is lost")
+	}
+}
+
 // end unmounts because of a signal. Who still uses the mount after a grace gets ENOTCONN.
 func (d *daemon) end(gone <-chan struct{}) {
 	d.log.Printf("signalled: unmounting %s", d.plan.point)
@@ -186,6 +200,7 @@ func (d *daemon) end(gone <-chan struct{}) {
 	default:
 	}
 	d.log.Printf("%s is still used: detaching it", d.plan.point)
+	d.push()
 	// As root this also ends the connection: requests in flight are answered with an error, and no new ones come.
 	if err := unix.Unmount(d.plan.point, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 		if err := detach(d.plan.point); err != nil {

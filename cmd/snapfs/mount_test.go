@@ -114,6 +114,12 @@ func TestSignalWhileBusy(t *testing.T) {
 	if _, err := f.WriteString("kept"); err != nil {
 		t.Fatal(err)
 	}
+	mapping, err := unix.Mmap(int(f.Fd()), 0, 4, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mapping)
+	copy(mapping, "KE") // which only the kernel knows of yet
 	pid := p.daemon(t)
 	start := time.Now()
 	syscall.Kill(pid, syscall.SIGTERM)
@@ -125,7 +131,7 @@ func TestSignalWhileBusy(t *testing.T) {
 		t.Error("a write after the end succeeded")
 	}
 	p.mount(t)
-	wantFile(t, p.in("file"), "kept")
+	wantFile(t, p.in("file"), "KEpt")
 }
 
 func TestUmountBusy(t *testing.T) {
