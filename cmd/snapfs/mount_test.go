@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/fs/control"
+	"github.com/snapfs/snapfs/snapshot"
 )
 
 func TestMountMakesDirectories(t *testing.T) {
@@ -246,4 +247,104 @@ func mountsAt(t *testing.T, point string) (n int) {
 
 func isErrno(err error, want syscall.Errno) bool {
 	return err != nil && bareErrno(err) == want
+}
+
+// TestStrangePaths: what the mount table escapes, and a path that is too long for a socket address.
+func TestStrangePaths(t *testing.T) {
+	p := newPlace(t)
+	strange := filepath.Join(p.dir, "with space", `back\slash,comma`, "new\nline", "Ünïcode", strings.Repeat("long", 30))
+	p.store, p.point = filepath.Join(strange, "store"), filepath.Join(strange, "mnt")
+	p.mount(t)
+	write(t, p.in("file"), "x")
+	if out := snapfs(t, "snapshot", p.in("file"), "s p a c e").ok(); out != "s p a c e\n" {
+		t.Errorf("snapshot printed %q", out)
+	}
+	wantFile(t, p.at("s p a c e", "file"), "x")
+	snapfs(t, "mount", p.store, filepath.Join(p.dir, "other")).fails(control.Refused, "locked by process")
+	snapfs(t, "umount", p.point).ok()
+	snapfs(t, "check", p.store).ok()
+}
+
+// TestMountAtOnce: of several mounts of one new store at the same time one wins, and the others are refused.
+func TestMountAtOnce(t *testing.T) {
+	p := newPlace(t)
+	const many = 4
+	results := make(chan result, many)
+	for i := range many {
+		go func() { results <- snapfs(t, "mount", p.store, filepath.Join(p.dir, "mnt"+strconv.Itoa(i))) }()
+	}
+	won := 0
+	for range many {
+		if r := <-results; r.code == control.Done {
+			won++
+		} else {
+			r.fails(control.Refused, "locked by process")
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d mounts of one store", won)
+	}
+	names, err := filepath.Glob(filepath.Join(p.dir, "mnt*"))
+	if err != nil || len(names) != 1 {
+		t.Errorf("mount points left: %v, %v", names, err)
+	}
+}
+
+// TestUmountWhileSnapshot: umount lets a snapshot that has begun become durable.
+func TestUmountWhileSnapshot(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t, "flush_interval=1h")
+	old, young := strings.Repeat("old.", 8<<20), strings.Repeat("new.", 8<<20)
+	write(t, p.in("file"), old)
+	snapfs(t, "snapshot", p.point, "before").ok()
+	f, err := os.OpenFile(p.in("file"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(young)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	snapfs(t, "snapshot", "--no-wait", p.point, "during").ok()
+	snapfs(t, "umount", p.point).ok()
+	p.mount(t)
+	infos := lines[snapshot.Info](t, snapfs(t, "list", "--json", p.point).ok())
+	if len(infos) != 2 || infos[1].Name != "during" || infos[1].State != snapshot.Durable {
+		t.Errorf("the list is %+v", infos)
+	}
+	wantFile(t, p.at("before", "file"), old)
+	wantFile(t, p.at("during", "file"), young)
+	wantFile(t, p.in("file"), young)
+}
+
+// TestKilledDuringSnapshot: the daemon dies while a writer is at work. The next mount waits for the orphan, and what was durable is whole.
+func TestKilledDuringSnapshot(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t, "flush_interval=1h")
+	old, young := strings.Repeat("old.", 8<<20), strings.Repeat("new.", 8<<20)
+	write(t, p.in("file"), old)
+	snapfs(t, "snapshot", p.point, "before").ok()
+	f, err := os.OpenFile(p.in("file"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(young)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	snapfs(t, "snapshot", "--no-wait", p.point, "during").ok()
+	syscall.Kill(p.daemon(t), syscall.SIGKILL)
+	eventually(t, "ENOTCONN", func() bool { return isDead(p.point) })
+	p.mount(t)
+	wantFile(t, p.at("before", "file"), old)
+	infos := lines[snapshot.Info](t, snapfs(t, "list", "--json", p.point).ok())
+	for _, info := range infos {
+		if info.State != snapshot.Durable {
+			t.Errorf("after recovery: %+v", info)
+		}
+	}
+	if len(infos) == 2 { // it was durable before the kill
+		wantFile(t, p.at("during", "file"), young)
+	}
+	snapfs(t, "snapshot", p.point, "after").ok()
 }
