@@ -409,3 +409,49 @@ func TestEmptyFiles(t *testing.T) {
 		agree(t, "close", c.Close(), nil)
 	}
 }
+
+// TestFsyncOfAFileThatWasForgotten: nobody in memory knows any more that the record is not durable (I5).
+func TestFsyncOfAFileThatWasForgotten(t *testing.T) {
+	s, h := newFile(t)
+	agree(t, "fsync", h.Sync(false), nil)
+	mustWrite(t, h, "bytes", 0)
+	agree(t, "fsync", h.Sync(false), nil)
+	_, err := s.live.SetAttr(h.Ino(), Change{Set: SetMode, Mode: 0o640})
+	agree(t, "chmod", err, nil)
+	agree(t, "close", h.Close(), nil)
+	agree(t, "flush", s.live.flushAttrs(), nil)
+	s.live.nodes.limit = 0
+	_, err = s.live.Stat(Root)
+	agree(t, "stat", err, nil)
+	if n := len(s.live.nodes.byIno); n != 0 {
+		t.Fatalf("%d nodes are in memory: the test proves nothing", n)
+	}
+	h, err = s.live.OpenFile(h.Ino())
+	agree(t, "open", err, nil)
+	agree(t, "fsync", h.Sync(false), nil)
+	crashed := s.fs.CrashClone(vfsCrash)
+	agree(t, "close", h.Close(), nil)
+	s.close(t)
+	s.fs = crashed
+	s.open(t)
+	defer s.close(t)
+	if a, err := s.live.Stat(h.Ino()); err != nil || a.Mode&07777 != 0o640 {
+		t.Errorf("after the crash the mode is %o, %v", a.Mode&07777, err)
+	}
+}
+
+func BenchmarkExtendingWrite(b *testing.B) {
+	s := newByteSpace(b, scratch(b))
+	a, err := s.live.Create(Root, "f", Spec{Mode: syscall.S_IFREG | 0o600})
+	agree(b, "create", err, nil)
+	h, err := s.live.OpenFile(a.Ino)
+	agree(b, "open", err, nil)
+	page := make([]byte, cow.PageSize)
+	for i := 0; b.Loop(); i++ {
+		if _, err := h.WriteAt(page, int64(i)*cow.PageSize, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	agree(b, "close", h.Close(), nil)
+	s.close(b)
+}
