@@ -48,7 +48,7 @@ func writeStatus(w io.Writer, s fs.Status) error {
 	row("mount point", "%s (%s)", printable(s.MountPoint), s.Mode)
 	row("store", "%s", printable(s.Store))
 	row("version", "%s, up %v", s.Version, seconds(s.UptimeSeconds))
-	row("live tree", "%d files, %s", s.LiveFiles, bytesText(s.LiveBytes))
+	row("live tree", "%d files and directories, %s", s.LiveFiles, bytesText(s.LiveBytes))
 	row("on disk", "%s, of it %s undo logs", bytesText(s.StoreBytes), bytesText(s.UndoBytes))
 	row("not yet in files", "%s of at most %s", bytesText(s.DirtyBytes), bytesText(s.DirtyLimitBytes))
 	row("snapshots", "%d, the current epoch is %d", s.Snapshots, s.Epoch)
@@ -59,7 +59,7 @@ func writeStatus(w io.Writer, s fs.Status) error {
 		row("last snapshot", "%s, %s: %s", printable(l.Name), l.Time.UTC().Format(time.DateTime), printable(l.Status))
 		row("", "froze %s (fork %s), captured %s, durable after %v", millis(l.FreezeUsec), millis(l.ForkUsec), bytesText(l.CapturedBytes), seconds(l.Seconds))
 	}
-	row("since then", "%d changes", s.Changes)
+	row("changes since", "%d", s.Changes)
 	row("this daemon", "%d snapshots, %d failed, %d forks; %d failed requests", s.TotalSnapshots, s.FailedSnapshots, s.TotalForks, s.Failures)
 	if s.InProcess != "" {
 		row("no forks", "%s", printable(s.InProcess))
