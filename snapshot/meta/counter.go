@@ -92,13 +92,6 @@ func (d *DB) ContentBound() cow.ID {
 	return cow.ID(d.contents.next)
 }
 
-// InoBound returns the number that NextIno hands out next.
-func (d *DB) InoBound() Ino {
-	d.inos.mu.Lock()
-	defer d.inos.mu.Unlock()
-	return Ino(d.inos.next)
-}
-
 // Epoch returns the recorded current epoch, 0 in a new store.
 func (d *DB) Epoch() (cow.Epoch, error) {
 	v, ok, err := d.mark(markEpoch)

@@ -54,12 +54,6 @@ func (b *Batch) DropVersion(k Key, e cow.Epoch) {
 	b.delete(touchedKey(e, k))
 }
 
-// Touch marks k as touched in epoch e, for a version that stays while the epochs around it are joined.
-func (b *Batch) Touch(k Key, e cow.Epoch) { b.set(touchedKey(e, k), nil) }
-
-// Untouch removes the mark of Touch.
-func (b *Batch) Untouch(k Key, e cow.Epoch) { b.delete(touchedKey(e, k)) }
-
 // putVersion writes the version of epoch e. If the version before is of the same epoch, it is replaced and marked already.
 func (b *Batch) putVersion(k Key, e, prev cow.Epoch, value []byte) {
 	b.set(k.at(e), value)
