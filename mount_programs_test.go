@@ -122,7 +122,7 @@ func TestGit(t *testing.T) {
 			t.Errorf("snapshot %d lacks the commit that was made before it", r)
 		}
 		to := filepath.Join(t.TempDir(), "clone")
-		git("", "clone", "-q", frozen, to)
+		git("/", "clone", "-q", frozen, to)
 	}
 	git(repo, "fsck", "--full", "--strict")
 	if status := git(repo, "status", "--porcelain"); status != "" {
@@ -135,10 +135,9 @@ func gitDuringSnapshot(t *testing.T, m *mounted, git func(string, ...string) str
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		cmd := exec.Command("sh", "-c", `set -e; for i in 1 2 3 4 5 6; do
+		cmd := commandIn(repo, "sh", "-c", `set -e; for i in 1 2 3 4 5 6; do
 			git -c user.name=t -c user.email=t@example.org commit -q --allow-empty -m "$i"
 			git branch -f side HEAD; done`)
-		cmd.Dir = repo
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)

@@ -84,12 +84,16 @@ func (a *actor) end() {
 	}
 }
 
+// commandIn is a command that runs in a directory, which may be of a mount that this process serves. Cmd.Dir would not do:
+// between fork and exec the child would ask this process for the directory, which cannot stop its world meanwhile.
+func commandIn(dir, name string, args ...string) *exec.Cmd {
+	return exec.Command("env", append([]string{"-C", dir, name}, args...)...)
+}
+
 // run runs a program to its end and returns what it printed.
 func run(t testing.TB, dir, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
+	out, err := commandIn(dir, name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}

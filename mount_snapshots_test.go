@@ -51,7 +51,7 @@ func TestSnapshotOfACopiedTree(t *testing.T) {
 	m := newMount(t)
 	native := filepath.Join(t.TempDir(), "tree")
 	makeTree(t, native)
-	run(t, "", "cp", "-a", native, m.live("tree"))
+	run(t, "/", "cp", "-a", native, m.live("tree"))
 	m.snapshot("s")
 	need(t, os.RemoveAll(m.live("tree")))
 	got := readTree(t, m.frozen("s", "tree"))
