@@ -60,6 +60,7 @@ func (l *Live) enter(nodes ...*node) *change {
 
 func (l *Live) lock(e cow.Epoch, nodes ...*node) *change {
 	c := &change{l: l, b: l.db.NewBatch(), epoch: e, nodes: ascending(nodes)}
+	c.b.ReadUpTo(l.newest())
 	for _, n := range c.nodes {
 		n.mu.Lock()
 	}

@@ -2,17 +2,24 @@ package meta
 
 import (
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/snapfs/snapfs/cow"
 )
 
 // Batch is a set of changes that become visible, and durable, together. It is not safe for concurrent use. End it with
 // Commit or Discard.
 type Batch struct {
-	d *DB
-	b *pebble.Batch
+	d    *DB
+	b    *pebble.Batch
+	read cow.Epoch // see ReadUpTo
 }
 
 // NewBatch returns an empty batch.
-func (d *DB) NewBatch() *Batch { return &Batch{d: d, b: d.db.NewBatch()} }
+func (d *DB) NewBatch() *Batch { return &Batch{d: d, b: d.db.NewBatch(), read: Latest} }
+
+// ReadUpTo says that only the live tree reads versions newer than epoch e (that of the newest snapshot): one of those that the batch replaces
+// goes, as if it were of the same epoch.
+func (b *Batch) ReadUpTo(e cow.Epoch) { b.read = e }
 
 // Commit applies the batch. It is durable on return if sync is set, else with a later Sync or synced commit.
 // seq numbers the batch for Synced.

@@ -54,18 +54,23 @@ func (b *Batch) DropVersion(k Key, e cow.Epoch) {
 	b.delete(touchedKey(e, k))
 }
 
-// putVersion writes the version of epoch e. If the version before is of the same epoch, it is replaced and marked already.
+// putVersion writes the version of epoch e. If the version before is of the same epoch, it is replaced and marked already; if no
+// snapshot reads it (ReadUpTo), it goes.
 func (b *Batch) putVersion(k Key, e, prev cow.Epoch, value []byte) {
 	b.set(k.at(e), value)
-	if prev != e {
-		b.set(touchedKey(e, k), nil)
+	if prev == e {
+		return
+	}
+	b.set(touchedKey(e, k), nil)
+	if prev > b.read {
+		b.DropVersion(k, prev)
 	}
 }
 
 // deleteVersion removes k in epoch e: without a trace if nothing but the version of e itself would hide.
 func (b *Batch) deleteVersion(k Key, e, prev cow.Epoch, older bool) {
-	if prev == e && !older {
-		b.DropVersion(k, e)
+	if (prev == e || prev > b.read) && !older {
+		b.DropVersion(k, prev)
 		return
 	}
 	b.putVersion(k, e, prev, []byte{tombstone})
