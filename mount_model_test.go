@@ -2,6 +2,7 @@ package snapfs_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -274,8 +275,11 @@ func stepDelete(w *twin, t *rapid.T) {
 	delete(w.snapshots, name)
 }
 
-// TestModel goes through random calls and compares.
+// TestModel goes through random calls and compares. Each check mounts: fewer of them, unless -rapid.checks says otherwise.
 func TestModel(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		need(t, checks.Value.Set("30"))
+	}
 	t.Run("write-through", func(t *testing.T) { rapid.Check(t, modelCheck(t, everything)) })
 	// With writeback the kernel also holds back the times of files, even of those that nobody has open.
 	t.Run("writeback", func(t *testing.T) { rapid.Check(t, modelCheck(t, everything&^(aspectTimes|aspectAtime), writeback)) })

@@ -64,6 +64,7 @@ func newMount(t testing.TB, options ...func(*mounted)) *mounted {
 	m.start()
 	t.Cleanup(func() {
 		m.stop()
+		m.check()
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if len(m.reported) > 0 {
@@ -110,6 +111,21 @@ func (m *mounted) stop() {
 		m.t.Errorf("close store: %v", err)
 	}
 	m.mount, m.store = nil, nil
+}
+
+// check verifies the closed store.
+func (m *mounted) check() {
+	m.t.Helper()
+	report, err := snapshot.Check(m.storeDir)
+	if err != nil {
+		m.t.Errorf("check: %v", err)
+	}
+	for _, p := range report.Problems {
+		m.t.Errorf("check: %s: %s", p.Path, p.What)
+	}
+	if report.Unused > 0 {
+		m.t.Errorf("check: %d base files that nobody reads are left", report.Unused)
+	}
 }
 
 func (m *mounted) remount() {
