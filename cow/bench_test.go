@@ -56,7 +56,9 @@ func BenchmarkFreeze(b *testing.B) {
 				freeze, fork = freeze+fz.Took, fork+fz.Fork
 				must(b, w.commit(s))
 				total += time.Since(start)
+				b.StopTimer()
 				must(b, w.remove(w.snaps[0]))
+				b.StartTimer()
 			}
 			b.ReportMetric(float64(freeze.Microseconds())/float64(b.N), "freeze-us/op")
 			b.ReportMetric(float64(fork.Microseconds())/float64(b.N), "fork-us/op")

@@ -1,39 +1,34 @@
 package cow
 
 import (
-	"sort"
+	"slices"
 	"sync"
 )
 
 // memIndex is an Index in memory. It outlives the pools of a test, as the metadata store outlives a daemon.
 type memIndex struct {
 	mu      sync.Mutex
-	places  map[ID][]Place // sorted by page, then log
+	places  map[ID]map[uint64][]Place // by page, each list sorted by log
 	indexed map[Epoch]int64
 }
 
-func newMemIndex() *memIndex { return &memIndex{places: map[ID][]Place{}, indexed: map[Epoch]int64{}} }
-
-func (m *memIndex) at(list []Place, page uint64, log Epoch) int {
-	return sort.Search(len(list), func(i int) bool {
-		return list[i].Page > page || list[i].Page == page && list[i].Log >= log
-	})
+func newMemIndex() *memIndex {
+	return &memIndex{places: map[ID]map[uint64][]Place{}, indexed: map[Epoch]int64{}}
 }
 
 func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, pl := range places {
-		list := m.places[pl.ID]
-		i := m.at(list, pl.Page, pl.Log)
-		if i < len(list) && list[i].Page == pl.Page && list[i].Log == pl.Log {
-			list[i] = pl
-			continue
+		pages := m.places[pl.ID]
+		if pages == nil {
+			pages = map[uint64][]Place{}
+			m.places[pl.ID] = pages
 		}
-		list = append(list, Place{})
-		copy(list[i+1:], list[i:])
-		list[i] = pl
-		m.places[pl.ID] = list
+		list := slices.DeleteFunc(pages[pl.Page], func(x Place) bool { return x.Log == pl.Log })
+		list = append(list, pl)
+		slices.SortFunc(list, func(a, b Place) int { return int(a.Log) - int(b.Log) })
+		pages[pl.Page] = list
 	}
 	m.indexed[log] = upTo
 	return nil
@@ -42,10 +37,25 @@ func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
 func (m *memIndex) Find(id ID, first, last uint64, from Epoch, visit func(Place) bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := m.places[id]
-	for i := m.at(list, first, 0); i < len(list) && list[i].Page <= last; i++ {
-		if list[i].Log >= from && !visit(list[i]) {
-			return nil
+	pages := m.places[id]
+	var keys []uint64
+	if last-first < uint64(len(pages)) {
+		for p := first; p <= last; p++ {
+			keys = append(keys, p)
+		}
+	} else {
+		for p := range pages {
+			if first <= p && p <= last {
+				keys = append(keys, p)
+			}
+		}
+		slices.Sort(keys)
+	}
+	for _, p := range keys {
+		for _, pl := range pages[p] {
+			if pl.Log >= from && !visit(pl) {
+				return nil
+			}
 		}
 	}
 	return nil
@@ -61,10 +71,10 @@ func (m *memIndex) Remove(places []Place) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, pl := range places {
-		list := m.places[pl.ID]
-		i := m.at(list, pl.Page, pl.Log)
-		if i < len(list) && list[i] == pl {
-			m.places[pl.ID] = append(list[:i:i], list[i+1:]...)
+		pages := m.places[pl.ID]
+		list := slices.DeleteFunc(pages[pl.Page], func(x Place) bool { return x == pl })
+		if pages[pl.Page] = list; len(list) == 0 {
+			delete(pages, pl.Page)
 		}
 	}
 	return nil
