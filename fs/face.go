@@ -5,8 +5,6 @@ import (
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
-
 	"github.com/snapfs/snapfs/snapshot"
 )
 
@@ -80,8 +78,8 @@ func (f *face) changeName(dir nodeID, name string, taken syscall.Errno) error {
 
 // StatFs tells of the file system that the store is on.
 func (f *face) StatFs(_ <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
-	var st unix.Statfs_t
-	if err := unix.Statfs(f.m.opt.StorePath, &st); err != nil {
+	st, err := f.m.store.Statfs()
+	if err != nil {
 		return f.faults.status("statfs", in.NodeId, err)
 	}
 	*out = gofuse.StatfsOut{

@@ -98,11 +98,7 @@ func (f *face) renameSnapshot(old, new string, flags uint32) gofuse.Status {
 
 // openSnapdir takes the listing that the handle will show. The kernel caches nothing of it.
 func (f *face) openSnapdir(out *gofuse.OpenOut) gofuse.Status {
-	infos, err := f.m.store.List()
-	if err != nil {
-		return f.faults.status("opendir", uint64(snapdirNode), err)
-	}
-	out.Fh = f.handles.add(&handle{node: snapdirNode, names: infos})
+	out.Fh = f.handles.add(&handle{node: snapdirNode, names: f.m.store.Visible()})
 	return gofuse.OK
 }
 

@@ -71,16 +71,12 @@ type PageFaults struct {
 
 // Status gathers the figures of the mount, its store and its process.
 func (m *Mount) Status() (Status, error) {
-	infos, err := m.store.List()
-	if err != nil {
-		return Status{}, fmt.Errorf("status: %w", err)
-	}
 	s := Status{
 		MountPoint:    m.opt.MountPoint,
 		Store:         m.opt.StorePath,
 		Version:       m.opt.Version,
 		UptimeSeconds: time.Since(m.start).Seconds(),
-		Snapshots:     len(infos),
+		Snapshots:     m.store.Count(),
 		OpenHandles:   m.handles.count(),
 		Failures:      m.faults.count.Load(),
 	}

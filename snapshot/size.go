@@ -26,6 +26,16 @@ func (s *Store) List() ([]Info, error) {
 	return out, nil
 }
 
+// Visible returns the visible snapshots, oldest first, without what only they hold: it costs nothing.
+func (s *Store) Visible() []Info {
+	entries := s.snaps.entries()
+	out := make([]Info, len(entries))
+	for i, e := range entries {
+		s.snaps.update(e, func(e *snap) { out[i] = e.info() })
+	}
+	return out
+}
+
 // Count returns how many snapshots are visible.
 func (s *Store) Count() int { return len(s.snaps.entries()) }
 
