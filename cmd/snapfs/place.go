@@ -169,7 +169,7 @@ func makeDir(path string, mode os.FileMode) (made []string, err error) {
 			made = append(made, missing[i])
 			err = os.Chmod(missing[i], perm) // the daemon's umask is for the files of the store
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrExist) { // another mount may be as fast
 			removeDirs(made)
 			return nil, err
 		}
