@@ -60,33 +60,44 @@ func (x *part) steps() []step {
 	return out
 }
 
-// fill writes the plan: for each content open, write, sync, close.
+// fill writes the plan: for each content open, write, sync, close; many files are synced all at once instead, at the end.
 func (cp *capture) fill() (total int64, err error) {
+	single := len(cp.parts) <= mostSingle
 	for _, x := range cp.parts {
-		steps := x.steps()
-		if len(steps) == 0 {
-			continue
-		}
-		path, err := cp.plan.path(basePath(x.c.id))
-		if err == nil {
-			err = cp.plan.add(planOpen, path, 0, 0)
-		}
-		for _, s := range steps {
-			if err == nil {
-				err = cp.plan.add(planWrite, s.addr, s.n, s.off)
-				total += int64(pagesUpTo(s.n))
-			}
-		}
-		for _, kind := range []uint64{planSync, planClose} {
-			if err == nil {
-				err = cp.plan.add(kind, 0, 0, 0)
-			}
-		}
+		n, err := cp.fillPart(x, single)
 		if err != nil {
 			return total, fmt.Errorf("plan of snapshot %d: %w", cp.epoch, err)
 		}
+		total += n
 	}
-	return total, nil
+	if !single {
+		err = cp.plan.add(planSyncFS, 0, 0, 0)
+	}
+	return total, err
+}
+
+func (cp *capture) fillPart(x *part, sync bool) (pages int64, err error) {
+	steps := x.steps()
+	if len(steps) == 0 {
+		return 0, nil
+	}
+	path, err := cp.plan.path(basePath(x.c.id))
+	if err == nil {
+		err = cp.plan.add(planOpen, path, 0, 0)
+	}
+	for _, s := range steps {
+		if err == nil {
+			err = cp.plan.add(planWrite, s.addr, s.n, s.off)
+			pages += int64(pagesUpTo(s.n))
+		}
+	}
+	if err == nil && sync {
+		err = cp.plan.add(planSync, 0, 0, 0)
+	}
+	if err == nil {
+		err = cp.plan.add(planClose, 0, 0, 0)
+	}
+	return pages, err
 }
 
 // pages returns how many pages the capture holds.

@@ -107,6 +107,8 @@ func childRun(a *childArgs, h *planHeader) {
 			_, _, errno = syscall.RawSyscall(syscall.SYS_FDATASYNC, fd, 0, 0)
 		case planClose:
 			_, _, errno = syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
+		case planSyncFS:
+			_, _, errno = syscall.RawSyscall(unix.SYS_SYNCFS, a.base, 0, 0)
 		}
 		if errno != 0 {
 			h.errno, h.atStep = uint64(errno), i

@@ -254,7 +254,8 @@ func (fz *Freeze) Write(progress func(done, total int64)) error {
 // stepsAllowed asks the hook about every write of the plan, as it cannot be called in the child, and returns how many
 // steps may run, and the error that stopped it.
 func (fz *Freeze) stepsAllowed() (int, error) {
-	cp := fz.cp
+	cp, hook := fz.cp, fz.p.opt.Hook
+	single := len(cp.parts) <= mostSingle
 	n := 0
 	for _, x := range cp.parts {
 		id, steps := x.c.id, x.steps()
@@ -263,17 +264,26 @@ func (fz *Freeze) stepsAllowed() (int, error) {
 		}
 		n++ // open
 		for _, s := range steps {
-			if err := fz.p.opt.Hook(Op{Kind: OpWriteBase, ID: id, Off: s.off, Len: s.n}); err != nil {
+			if err := hook(Op{Kind: OpWriteBase, ID: id, Off: s.off, Len: s.n}); err != nil {
 				return n, err
 			}
 			n++
 		}
-		if err := fz.p.opt.Hook(Op{Kind: OpSyncBase, ID: id}); err != nil {
-			return n, err
+		if single {
+			if err := hook(Op{Kind: OpSyncBase, ID: id}); err != nil {
+				return n, err
+			}
+			n++
 		}
-		n += 2 // sync and close
+		n++ // close
 	}
-	return n, nil
+	if single {
+		return n, nil
+	}
+	if err := hook(Op{Kind: OpSyncBase}); err != nil {
+		return n, err
+	}
+	return n + 1, nil
 }
 
 // Sync makes durable all other bytes that the snapshot reads.

@@ -49,6 +49,7 @@ const (
 	planWrite        // write n bytes at addr to offset off of it
 	planSync         // fdatasync it
 	planClose
+	planSyncFS // syncfs of the store's file system
 )
 
 const planStepSize = unsafe.Sizeof(planStep{})
