@@ -205,6 +205,9 @@ func (x *part) end(cp *capture, written bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.captures = without(c.captures, cp)
+	if written && !x.pages.IsEmpty() {
+		c.baseLen = max(c.baseLen, min(int64(x.pages.Maximum()+1)*PageSize, x.size))
+	}
 	x.pages.And(c.private.Bitmap) // the rest was cut off by a truncation
 	if !written {
 		if len(c.captures) == 0 {
@@ -216,7 +219,6 @@ func (x *part) end(cp *capture, written bool) {
 		next.pages.Or(x.pages.Bitmap)
 		return
 	}
-	c.baseLen = max(c.baseLen, x.size)
 	x.pages.AndNot(c.fresh.Bitmap)
 	for _, later := range c.captures {
 		x.pages.AndNot(later.byID[c.id].pages.Bitmap)

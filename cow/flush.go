@@ -47,6 +47,11 @@ func (c *content) flushOnce() (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	return c.writeBackAll(pages, epoch)
+}
+
+// writeBackAll writes back pages that were saved in the given epoch, slice by slice. REQUIRES c.flushing.
+func (c *content) writeBackAll(pages pageSet, epoch Epoch) (again bool, err error) {
 	runs := pages.runs(flushSlice)
 	for len(runs) > 0 {
 		k, n := 0, uint64(0)
@@ -150,14 +155,104 @@ func (p *Pool) writeSteps(id ID, steps []step) error {
 
 // Flush flushes every content that has private pages, and returns the first error.
 func (p *Pool) Flush() error {
+	contents := p.private()
+	defer func() {
+		for _, c := range contents {
+			p.put(c)
+		}
+	}()
 	var first error
-	for _, c := range p.private() {
-		if err := c.flush(); err != nil && first == nil {
+	for rest := contents; len(rest) > 0; {
+		n := groupOf(rest)
+		left, err := p.flushGroup(rest[:n])
+		for _, c := range left {
+			if e := c.flush(); e != nil && err == nil {
+				err = e
+			}
+		}
+		if err != nil && first == nil {
 			first = err
 		}
-		p.put(c)
+		rest = rest[n:]
 	}
 	return first
+}
+
+// A group is flushed with one sync of the undo log: many contents, or few with many pages.
+const (
+	groupContents = 256
+	groupPages    = 16384
+)
+
+// groupOf returns how many of the contents make a group; at least one.
+func groupOf(contents []*content) int {
+	pages := int64(0)
+	for i, c := range contents[:min(len(contents), groupContents)] {
+		c.mu.RLock()
+		pages += c.private.len()
+		c.mu.RUnlock()
+		if pages > groupPages {
+			return i + 1
+		}
+	}
+	return min(len(contents), groupContents)
+}
+
+// flushing is a content whose flush is under way, with the pages that are being saved.
+type flushing struct {
+	c     *content
+	pages pageSet
+}
+
+// flushGroup flushes contents that nobody else is flushing, and that no capture holds, with one save. It returns those that are
+// left to be flushed by themselves.
+func (p *Pool) flushGroup(contents []*content) (left []*content, err error) {
+	var group []flushing
+	for _, c := range contents {
+		if c.flushing.TryLock() { // never waits while it holds others of its kind
+			group = append(group, flushing{c: c})
+			defer c.flushing.Unlock()
+		} else {
+			left = append(left, c)
+		}
+	}
+	epoch, newest := p.Enter(), p.newestSnapshot()
+	for i := range group {
+		if f := &group[i]; !f.begin(epoch) {
+			left = append(left, f.c)
+		}
+	}
+	era := p.begin()
+	p.Leave()
+	err = p.saveGroup(group, newest, epoch)
+	era.inflight.Done()
+	if err != nil { // one of them may have a bad page: the others shall not suffer
+		return contents, nil
+	}
+	for _, f := range group {
+		again, e := f.c.writeBackAll(f.pages, epoch)
+		if again {
+			left = append(left, f.c)
+		}
+		if e != nil && err == nil {
+			err = e
+		}
+	}
+	return left, err
+}
+
+// begin notes what is private now; false if a capture holds the content. REQUIRES gate, c.flushing.
+func (f *flushing) begin(epoch Epoch) bool {
+	c := f.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roll(epoch)
+	f.pages = newPageSet()
+	if len(c.captures) > 0 {
+		return false
+	}
+	f.pages = c.private.clone()
+	return true
 }
 
 // private returns the contents that have private pages, each with a reference.

@@ -72,6 +72,9 @@ func (m *memIndex) Remove(places []Place) error {
 	defer m.mu.Unlock()
 	for _, pl := range places {
 		pages := m.places[pl.ID]
+		if pages == nil {
+			continue
+		}
 		list := slices.DeleteFunc(pages[pl.Page], func(x Place) bool { return x == pl })
 		if pages[pl.Page] = list; len(list) == 0 {
 			delete(pages, pl.Page)

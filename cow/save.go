@@ -113,23 +113,41 @@ func (s *saver) commit() error {
 // save saves pages of one content before they are overwritten, for a change that began in the given epoch, when newest
 // was the newest snapshot (0 if there was none).
 func (p *Pool) save(c *content, pages pageSet, newest, epoch Epoch) error {
-	if newest == 0 || pages.IsEmpty() {
+	return p.saveGroup([]flushing{{c, pages}}, newest, epoch)
+}
+
+// saveGroup is save for several contents, with one sync.
+func (p *Pool) saveGroup(group []flushing, newest, epoch Epoch) error {
+	if newest == 0 {
 		return nil
 	}
-	log, err := p.logFor(newest, epoch)
-	if err != nil {
-		return err
+	var s *saver
+	for _, f := range group {
+		if f.pages.IsEmpty() {
+			continue
+		}
+		if s == nil {
+			log, err := p.logFor(newest, epoch)
+			if err != nil {
+				return err
+			}
+			s = p.newSaver(log, newest)
+		}
+		if err := s.add(f.c, f.pages); err != nil {
+			return p.unlessUnread(fmt.Errorf("save pages of content %d: %w", f.c.id, err))
+		}
 	}
-	s := p.newSaver(log, newest)
-	if err := s.add(c, pages); err != nil && !(errors.Is(err, unix.ESTALE) && p.newestSnapshot() == 0) {
-		return fmt.Errorf("save pages of content %d: %w", c.id, err)
+	if s == nil {
+		return nil
 	}
-	err = s.commit()
+	return p.unlessUnread(s.commit())
+}
+
+// unlessUnread drops the error of a save whose snapshots have all been deleted meanwhile, and the log with them: there is
+// nobody to save for.
+func (p *Pool) unlessUnread(err error) error {
 	if errors.Is(err, unix.ESTALE) && p.newestSnapshot() == 0 {
-		return nil // the last snapshot was deleted meanwhile: there is nobody to save for
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("save pages of content %d: %w", c.id, err)
-	}
-	return nil
+	return err
 }

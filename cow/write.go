@@ -93,9 +93,15 @@ func (c *content) writeBase(data []byte, off int64) error {
 	}
 	c.p.dirty.mark(c.id)
 	if err != nil { // part of it may be there: stale if beyond the length
-		c.mu.Lock()
-		c.baseLen = max(c.baseLen, off+int64(len(data)))
-		c.mu.Unlock()
+		_ = c.p.base.use(c.id, func(fd int) error {
+			size, err := fileSize(fd)
+			if err == nil {
+				c.mu.Lock()
+				c.baseLen = size
+				c.mu.Unlock()
+			}
+			return err
+		})
 	}
 	return err
 }
