@@ -34,9 +34,13 @@ type part struct {
 	windows map[uint64]window // where the pages are in the child
 }
 
-// newPart captures c as it is. REQUIRES gate exclusive, c.mu exclusive.
+// newPart captures c as it is. Its pages are c.fresh itself, which install takes from the content: a freeze of many
+// contents copies as little as it can. REQUIRES gate exclusive, c.mu.
 func newPart(c *content) *part {
-	x := &part{c: c, pages: c.fresh.clone(), held: c.private.clone(), size: c.size, windows: make(map[uint64]window, len(c.windows))}
+	x := &part{c: c, pages: c.fresh, size: c.size, windows: make(map[uint64]window, len(c.windows))}
+	if len(c.captures) > 0 { // one of them may fail and leave its pages to us
+		x.held = c.private.clone()
+	}
 	for k, w := range c.windows {
 		x.windows[k] = *w
 	}

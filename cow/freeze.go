@@ -113,7 +113,7 @@ func (p *Pool) install(fz *Freeze) {
 		for _, x := range fz.cp.parts {
 			x.c.mu.Lock()
 			x.c.captures = append(x.c.captures, fz.cp)
-			x.c.fresh.AndNot(x.pages.Bitmap)
+			x.c.fresh = newPageSet()
 			x.c.mu.Unlock()
 		}
 	}

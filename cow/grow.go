@@ -246,7 +246,11 @@ func (c *content) zeroStalePage(from, to int64) error {
 		if err := p.save(c, pages, newest, epoch); err != nil {
 			return err
 		}
-		return c.writeBase(zeros[:to-from], from)
+		head, err := c.privateHead(page, int(from%PageSize))
+		if err != nil {
+			return err
+		}
+		return c.writeBase(append(head, zeros[:to-from]...), from-int64(len(head)))
 	}, func() error {
 		c.owned.Add(page)
 		if c.private.Contains(page) {
@@ -254,6 +258,18 @@ func (c *content) zeroStalePage(from, to int64) error {
 		}
 		return nil
 	})
+}
+
+// privateHead returns the first n bytes of a private page, nothing if it is not private: so that what a crash leaves of the page
+// is not older in its first part than in the rest.
+func (c *content) privateHead(page uint64, n int) ([]byte, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if n == 0 || !c.private.Contains(page) {
+		return nil, nil
+	}
+	head := make([]byte, n, PageSize)
+	return head, c.windows[page/windowPages].load(page, 0, head)
 }
 
 // rewrite changes protected pages in the base file: change saves and changes them, outside the gate; after is memory
