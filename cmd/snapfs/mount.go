@@ -36,7 +36,7 @@ Options of -o, separated by commas:
   flush_interval=DURATION  how often that data is written (default 1s)
 Options that mount(8) and fstab add (rw, nofail, _netdev, x-...) are accepted.`,
 		Example: `  snapfs mount /srv/store /mnt/data
-  snapfs mount -f -o snapdir=visible,dirty_limit=64M ./store ./work
+  snapfs mount -f -o snapdir=visible,dirty_limit=64M ./store ./tree
   snapfs /srv/store /mnt/data -o rw,nofail        # the form that mount(8) uses`,
 		Args: takes(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {

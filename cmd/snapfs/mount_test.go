@@ -33,8 +33,8 @@ func TestMountMakesDirectories(t *testing.T) {
 	snapfs(t, "umount", p.in("file")).ok() // any path inside will do
 }
 
-// TestMountForm mounts as mount(8) asks a file system's program to.
-func TestMountHelperForm(t *testing.T) {
+// TestMountByMount8 mounts as mount(8) asks a file system's program to.
+func TestMountByMount8(t *testing.T) {
 	p := newPlace(t)
 	snapfs(t, p.store, p.point, "-o", "rw,nosuid,nodev,nofail,_netdev,x-systemd.automount,snapdir=visible").ok()
 	entries, err := os.ReadDir(p.point)
