@@ -137,7 +137,8 @@ func (p *Pool) freezeInProcess(record func(Epoch) error, refused error) (*Freeze
 	defer p.gate.Unlock()
 	start := time.Now()
 	p.era.inflight.Wait() // it never waits for the gate: see begin
-	fz := &Freeze{p: p, Epoch: p.era.epoch, InProcess: refused, Captured: p.room.used() * PageSize}
+	pages, _ := p.room.used()
+	fz := &Freeze{p: p, Epoch: p.era.epoch, InProcess: refused, Captured: pages * PageSize}
 	if err := p.flushFrozen(); err != nil {
 		return nil, err
 	}

@@ -2,7 +2,7 @@ package cow
 
 import "sync/atomic"
 
-// counters are the figures of a pool since it was opened; levels where it says so.
+// counters are the figures of a pool since it was opened.
 type counters struct {
 	firstWrites   atomic.Int64 // pages that became private
 	savedPages    atomic.Int64
@@ -10,7 +10,6 @@ type counters struct {
 	flushFailures atomic.Int64
 	forks         atomic.Int64
 	forkFailures  atomic.Int64
-	windows       atomic.Int64 // mappings now
 }
 
 // Stats are the figures of a pool. Bytes unless the name says otherwise.
@@ -39,8 +38,9 @@ func (p *Pool) Stats() Stats {
 		l.mu.Unlock()
 	}
 	p.mu.Unlock()
+	pages, maps := p.room.used()
 	return Stats{
-		PrivateBytes: p.room.used() * PageSize, LimitBytes: p.room.most * PageSize, Windows: p.stats.windows.Load(), UndoBytes: undo,
+		PrivateBytes: pages * PageSize, LimitBytes: p.room.most * PageSize, Windows: maps, UndoBytes: undo,
 		FirstWrites: p.stats.firstWrites.Load(), SavedPages: p.stats.savedPages.Load(),
 		FlushedPages: p.stats.flushedPages.Load(), FlushFailures: p.stats.flushFailures.Load(),
 		Forks: p.stats.forks.Load(), ForkFailures: p.stats.forkFailures.Load(),

@@ -45,7 +45,7 @@ func (c *content) windowFor(page uint64) (*window, error) {
 	}
 	w = &window{first: first, pages: pages, addr: addr}
 	c.windows[k] = w
-	c.p.stats.windows.Add(1)
+	c.p.room.mapped(1)
 	return w, nil
 }
 
@@ -80,7 +80,7 @@ func (c *content) drop(pages pageSet) {
 			if w.private == 0 {
 				unmap(w.addr, w.pages*PageSize)
 				delete(c.windows, w.first/windowPages)
-				c.p.stats.windows.Add(-1)
+				c.p.room.mapped(-1)
 			}
 			first += n
 		}
