@@ -162,3 +162,39 @@ func BenchmarkFrozenRead(b *testing.B) {
 		read(b, w, id, s.epoch, 7)
 	})
 }
+
+// BenchmarkFreezeManyFiles measures the freeze with one private page in each of many files.
+func BenchmarkFreezeManyFiles(b *testing.B) {
+	for _, files := range []int{1000, 8000} {
+		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
+			w := newWorld(b, Options{})
+			data := fill(1, PageSize)
+			for range files {
+				id := w.create()
+				_, err := w.file(id).WriteAt(data, 0, w.record(id))
+				must(b, err)
+			}
+			freezeNow(b, w)
+			var freeze, fork time.Duration
+			for range b.N {
+				for id := ID(1); id < w.next; id++ {
+					_, err := w.file(id).WriteAt(data, 0, w.record(id))
+					must(b, err)
+				}
+				s := &frozenWorld{files: map[ID][]byte{}, bound: w.next}
+				fz, err := w.pool.Freeze(func(e Epoch) error { s.epoch = e; return nil })
+				must(b, err)
+				if fz.Captured != int64(files)*PageSize {
+					b.Fatalf("captured %d bytes of %d files", fz.Captured, files)
+				}
+				freeze, fork = freeze+fz.Took, fork+fz.Fork
+				s.fz = fz
+				w.snaps = append(w.snaps, s)
+				must(b, w.commit(s))
+				must(b, w.remove(w.snaps[0]))
+			}
+			b.ReportMetric(float64(freeze.Microseconds())/float64(b.N), "freeze-us/op")
+			b.ReportMetric(float64(fork.Microseconds())/float64(b.N), "fork-us/op")
+		})
+	}
+}
