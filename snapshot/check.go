@@ -88,7 +88,7 @@ func (s *Store) checkInodes(r *Report, report func(cow.Problem)) (used map[cow.I
 		}
 		if rec != nil && rec.Content != 0 && !used[rec.Content] {
 			used[rec.Content] = true
-			if rec.Stable {
+			if !s.live.mayBeLost(rec) {
 				s.pool.CheckBase(rec.Content, report)
 			}
 		}

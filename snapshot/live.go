@@ -37,6 +37,8 @@ type Live struct {
 	report func(error)
 	newest func() cow.Epoch // epoch of the newest snapshot, 0 if there is none; called inside the gate
 
+	synced cow.ID // contents below it were durable when the store was opened
+
 	nodes *nodes
 	mu    sync.Mutex
 	sums  totals

@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
 // withFile runs do with the file of the node's content, which cannot be replaced meanwhile. Where there is no content yet it makes one
@@ -36,7 +37,7 @@ func (l *Live) openFile(n *node, create bool) (empty bool, err error) {
 	n.mu.Unlock()
 	switch {
 	case rec.Content != 0:
-		n.file, err = l.pool.Open(rec.Content, rec.Size, rec.Reach, epoch, !rec.Stable)
+		n.file, err = l.pool.Open(rec.Content, rec.Size, rec.Reach, epoch, l.mayBeLost(&rec))
 	case !create:
 		return true, nil
 	default:
@@ -50,6 +51,12 @@ func (l *Live) openFile(n *node, create bool) (empty bool, err error) {
 		return false, &opError{"open", n.ino, "", err}
 	}
 	return false, nil
+}
+
+// mayBeLost reports whether a power loss may have taken the content's base file: nobody has synced it, neither fsync, nor a
+// snapshot, nor the orderly end of an earlier life of the store. Where it is missing all the same, that is damage.
+func (l *Live) mayBeLost(rec *meta.Inode) bool {
+	return !rec.Stable && rec.Born > l.newest() && rec.Content >= l.synced
 }
 
 // closeFile closes the node's file if it is open. n.content is held exclusively.

@@ -20,10 +20,10 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	if !clean {
-		if err := s.pool.SyncAll(); err != nil {
-			return err
-		}
+	if clean {
+		s.live.synced = s.db.ContentBound()
+	} else if err := s.pool.SyncAll(); err != nil {
+		return err
 	}
 	b := s.db.NewBatch()
 	b.SetClean(false)
