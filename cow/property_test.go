@@ -96,21 +96,33 @@ func (w *world) patiently(change func() error) error {
 		case err := <-done:
 			return err
 		case <-time.After(5 * time.Millisecond):
-			if err := w.commitAllBut(0); err != nil {
-				return errors.Join(err, <-done)
+			var failed []*frozenWorld
+			for _, s := range w.outstanding() {
+				if w.commitBytes(s) != nil {
+					failed = append(failed, s)
+				}
 			}
+			err := <-done
+			for _, s := range failed {
+				w.takeAway(s)
+			}
+			return err
 		}
 	}
 }
 
-// commitAllBut commits the outstanding snapshots, oldest first, except the last left ones.
-func (w *world) commitAllBut(left int) error {
-	var open []*frozenWorld
+func (w *world) outstanding() (open []*frozenWorld) {
 	for _, s := range w.snaps {
 		if s.fz != nil {
 			open = append(open, s)
 		}
 	}
+	return open
+}
+
+// commitAllBut commits the outstanding snapshots, oldest first, except the last left ones.
+func (w *world) commitAllBut(left int) error {
+	open := w.outstanding()
 	var first error
 	for i := 0; i < len(open)-left; i++ {
 		if err := w.commit(open[i]); err != nil && first == nil {

@@ -13,7 +13,6 @@ type room struct {
 	maps   int64 // windows: mappings cost the fork, and a process may have 65,530
 	most   int64
 	failed error // what the last flush in the background ended with
-	closed bool
 }
 
 func newRoom(most int64, kick func()) *room {

@@ -146,12 +146,6 @@ func (w *world) closeFile(id ID) {
 	}
 }
 
-// changed notes a new image of the content.
-func (w *world) changed(id ID, b []byte) {
-	w.live[id] = b
-	w.past[id] = append(w.past[id], bytes.Clone(b))
-}
-
 func (w *world) write(id ID, off int64, data []byte) error {
 	w.tb.Helper()
 	b := bytes.Clone(w.live[id])
@@ -229,6 +223,15 @@ func (w *world) freeze() (*frozenWorld, error) {
 
 // commit brings a snapshot to durable, or takes it away.
 func (w *world) commit(s *frozenWorld) error {
+	err := w.commitBytes(s)
+	if err != nil {
+		w.takeAway(s)
+	}
+	return err
+}
+
+// commitBytes is commit as far as the pool is concerned: it may run beside a change. A snapshot that failed is for takeAway.
+func (w *world) commitBytes(s *frozenWorld) error {
 	err := s.fz.Save()
 	if err == nil {
 		err = s.fz.Write(nil)
@@ -240,12 +243,14 @@ func (w *world) commit(s *frozenWorld) error {
 	s.fz = nil
 	if err == nil {
 		s.state = "durable"
-		return nil
-	}
-	if e := w.remove(s); e != nil && !errors.Is(e, errInjected) {
-		w.tb.Fatal("remove a failed snapshot:", e)
 	}
 	return err
+}
+
+func (w *world) takeAway(s *frozenWorld) {
+	if err := w.remove(s); err != nil && !errors.Is(err, errInjected) {
+		w.tb.Fatal("remove a failed snapshot:", err)
+	}
 }
 
 func (w *world) bound(q Epoch) ID {

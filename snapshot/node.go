@@ -33,12 +33,13 @@ type node struct {
 	orphan    bool       // no name is left; holds a reference
 	forgotten bool       // the kernel does not know it any more
 	caps      capState
+	measured  uint64 // value of changes when rec.Blocks was read
 
 	// content is held shared while file is used and exclusive while it changes. It comes before the locks of the
 	// file, the gate and mu.
 	content sync.RWMutex
-	file    *cow.File   // GUARDED_BY content; nil if closed, or if there are no bytes yet
-	grown   atomic.Bool // written since rec.Blocks was read
+	file    *cow.File     // GUARDED_BY content; nil if closed, or if there are no bytes yet
+	changes atomic.Uint64 // counts what may have changed the blocks of the base file
 }
 
 // capState says whether the inode has file capabilities, which a write removes.

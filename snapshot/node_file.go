@@ -89,7 +89,7 @@ func (l *Live) closeFile(n *node) error {
 func (l *Live) recorder(n *node, f *cow.File, killPriv bool) cow.Record {
 	return func(e cow.Epoch, size, reach int64) error {
 		t := now()
-		n.grown.Store(true)
+		n.changes.Add(1)
 		n.mu.Lock()
 		r := &n.rec
 		if n.loaded && r.Content == f.ID() && r.Size == size && r.Reach == reach && (!killPriv || r.Mode == withoutPriv(r.Mode)) {
@@ -134,7 +134,7 @@ func (l *Live) markDirty(n *node) {
 
 // measure brings the blocks in the record up to date if the file was written and is open.
 func (l *Live) measure(n *node) {
-	if !n.grown.Load() {
+	if n.isMeasured() {
 		return
 	}
 	n.content.RLock()
@@ -146,7 +146,8 @@ func (l *Live) measure(n *node) {
 
 // measureFile is measure for a caller that holds n.content. A base file that cannot be asked keeps the old number.
 func (l *Live) measureFile(n *node, f *cow.File) {
-	if !n.grown.Swap(false) {
+	changes := n.changes.Load()
+	if n.isMeasured() {
 		return
 	}
 	blocks, err := f.Blocks()
@@ -155,8 +156,16 @@ func (l *Live) measureFile(n *node, f *cow.File) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.measured = max(n.measured, changes)
 	if n.loaded && n.rec.Content == f.ID() && n.rec.Blocks != blocks {
 		n.rec.Blocks = blocks
 		l.markDirty(n)
 	}
+}
+
+// isMeasured reports whether rec.Blocks was read after the last change. While somebody else reads it, it is not.
+func (n *node) isMeasured() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.measured == n.changes.Load()
 }
