@@ -77,7 +77,10 @@ func (h *orderHook) safe(s *frozenWorld, id ID, page uint64) (safe bool) {
 // isZero reports whether a page of a base file is zero, so that punching it changes nothing.
 func (h *orderHook) isZero(id ID, page uint64) bool {
 	b := make([]byte, PageSize)
-	must(h.w.tb, h.w.pool.readBase(id, b, int64(page)*PageSize))
+	must(h.w.tb, h.w.pool.base.use(id, func(fd int) error {
+		_, err := preadAll(fd, b, int64(page)*PageSize)
+		return err
+	}))
 	return bytes.Equal(b, zeros[:])
 }
 

@@ -1,9 +1,8 @@
 package cow
 
 import (
-	"errors"
+	"fmt"
 	"io"
-	"io/fs"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +61,7 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 		return 0, pathError("read", c.id, err)
 	}
 	for _, s := range clean {
-		if err := c.p.readBase(c.id, b[s.off-off:][:s.n], s.off); err != nil {
+		if err := c.readBase(b[s.off-off:][:s.n], s.off); err != nil {
 			return 0, err
 		}
 	}
@@ -104,20 +103,25 @@ func (c *content) readPrivate(b []byte, off int64) ([]span, error) {
 	return clean, nil
 }
 
-// readBase reads from a base file; what lies beyond its end reads as zeros.
-func (p *Pool) readBase(id ID, b []byte, off int64) error {
-	err := p.base.use(id, func(fd int) error {
-		n, err := preadAll(fd, b, off)
-		if err == nil {
-			clear(b[n:])
-		}
+// readBase reads from the base file. What lies beyond its end reads as zeros: contents may be sparse. But a base file that
+// has become shorter than this pool made it was cut by somebody else, and its bytes are lost: EIO.
+func (c *content) readBase(b []byte, off int64) error {
+	n := 0
+	err := c.p.base.use(c.id, func(fd int) (err error) {
+		n, err = preadAll(fd, b, off)
 		return err
 	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return pathError("read", id, noEntryIsEIO(err))
-	}
 	if err != nil {
-		return pathError("read", id, err)
+		return pathError("read", c.id, noEntryIsEIO(err))
+	}
+	if n < len(b) {
+		clear(b[n:])
+		c.mu.RLock()
+		length := c.baseLen
+		c.mu.RUnlock()
+		if off+int64(n) < length {
+			return pathError("read", c.id, fmt.Errorf("the base file ends before byte %d, it was %d long: %w", off+int64(n)+1, length, unix.EIO))
+		}
 	}
 	return nil
 }

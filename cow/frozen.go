@@ -139,7 +139,7 @@ func (f *Frozen) read(b []byte, off int64, sources []source) (wait *capture, err
 				i++
 				to = min(end, to+PageSize)
 			}
-			if err := p.readBase(f.c.id, b[from-off:to-off], from); err != nil {
+			if err := f.c.readBase(b[from-off:to-off], from); err != nil {
 				return nil, err
 			}
 		}

@@ -50,7 +50,7 @@ func (s *saver) add(c *content, pages pageSet) error {
 	buf := make([]byte, placeChunk*PageSize)
 	for _, r := range todo.runs(placeChunk) {
 		b := buf[:r.n*PageSize]
-		if err := s.p.readBase(c.id, b, int64(r.first)*PageSize); err != nil {
+		if err := c.readBase(b, int64(r.first)*PageSize); err != nil {
 			return err
 		}
 		for i := range r.n {

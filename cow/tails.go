@@ -48,7 +48,11 @@ func (c *content) cutTail() error {
 	if p.newestSnapshot() != 0 {
 		need = max(need, c.reach)
 	}
-	todo := c.baseLen > need && len(c.captures) == 0 && !c.gone.Load()
+	was := c.baseLen
+	todo := was > need && len(c.captures) == 0 && !c.gone.Load()
+	if todo {
+		c.baseLen = need // before the file is shorter: see readBase
+	}
 	c.mu.Unlock()
 	if !todo {
 		p.Leave()
@@ -63,10 +67,10 @@ func (c *content) cutTail() error {
 	}
 	p.dirty.mark(c.id)
 	if err != nil {
+		c.mu.Lock()
+		c.baseLen = was
+		c.mu.Unlock()
 		return pathError("truncate", c.id, err)
 	}
-	c.mu.Lock()
-	c.baseLen = need
-	c.mu.Unlock()
 	return nil
 }
