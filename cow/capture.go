@@ -49,19 +49,7 @@ func newPart(c *content) *part {
 
 // steps returns the part's writes, with addresses in the child.
 func (x *part) steps() []step {
-	var out []step
-	for _, r := range x.pages.runs(windowPages) {
-		for first, end := r.first, r.first+r.n; first < end; {
-			w := x.windows[first/windowPages]
-			n := min(end, w.first+w.pages) - first
-			off := int64(first) * PageSize
-			if length := min(int64(n)*PageSize, x.size-off); length > 0 {
-				out = append(out, step{w.at(first), off, length})
-			}
-			first += n
-		}
-	}
-	return out
+	return stepsIn(x.pages, x.size, func(k uint64) window { return x.windows[k] })
 }
 
 // fill writes the plan: for each content open, write, sync, close; many files are synced all at once instead, at the end.

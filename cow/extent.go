@@ -72,29 +72,36 @@ func firstIn(set pageSet, first, last uint64, in bool) (uint64, bool) {
 // baseData adds to data the pages of [first, last] that are not in a hole of the base file.
 func (p *Pool) baseData(id ID, first, last uint64, data pageSet) error {
 	err := p.base.use(id, func(fd int) error {
-		for next := first; next <= last; {
-			from, err := unix.Seek(fd, int64(next)*PageSize, unix.SEEK_DATA)
-			if errors.Is(err, unix.ENXIO) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
-			if err != nil {
-				return err
-			}
-			a, b := uint64(from/PageSize), min(pagesUpTo(to), last+1)
-			if a >= b {
-				return nil
-			}
+		return eachData(fd, first, last, func(a, b uint64) bool {
 			data.AddRange(a, b)
-			next = b
-		}
-		return nil
+			return true
+		})
 	})
 	if err != nil {
 		return pathError("find data in", id, noEntryIsEIO(err))
+	}
+	return nil
+}
+
+// eachData calls visit for every span [a, b) of the pages [first, last] of a file that is not a hole, until it returns false.
+func eachData(fd int, first, last uint64, visit func(a, b uint64) bool) error {
+	for next := first; next <= last; {
+		from, err := unix.Seek(fd, int64(next)*PageSize, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		a, b := uint64(from/PageSize), min(pagesUpTo(to), last+1)
+		if a >= b || !visit(a, b) {
+			return nil
+		}
+		next = b
 	}
 	return nil
 }

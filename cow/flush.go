@@ -118,10 +118,15 @@ type step struct {
 // stepsOf returns the writes that bring pages into the base file of a content that is size bytes long.
 // REQUIRES c.mu; the addresses hold as long as the pages are not dropped and no window moves.
 func (c *content) stepsOf(pages pageSet, size int64) []step {
+	return stepsIn(pages, size, func(k uint64) window { return *c.windows[k] })
+}
+
+// stepsIn returns the writes of pages, cut off at size; in tells where the window with number k is mapped.
+func stepsIn(pages pageSet, size int64, in func(k uint64) window) []step {
 	var out []step
 	for _, r := range pages.runs(windowPages) {
 		for first, end := r.first, r.first+r.n; first < end; {
-			w := c.windows[first/windowPages]
+			w := in(first / windowPages)
 			n := min(end, w.first+w.pages) - first
 			off := int64(first) * PageSize
 			if length := min(int64(n)*PageSize, size-off); length > 0 {

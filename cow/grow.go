@@ -374,30 +374,17 @@ func zeroRange(fd int, off, n int64, punch bool) error {
 // dataPages returns the pages of [first, upTo] that are not in a hole of the base file, at most zeroStep of them, and
 // the last page that was looked at.
 func (c *content) dataPages(first, upTo uint64) (data pageSet, last uint64, err error) {
-	data = newPageSet()
+	data, last = newPageSet(), upTo
 	err = c.p.base.use(c.id, func(fd int) error {
-		for next := first; next <= upTo; {
-			from, err := unix.Seek(fd, int64(next)*PageSize, unix.SEEK_DATA)
-			if errors.Is(err, unix.ENXIO) || err == nil && uint64(from/PageSize) > upTo {
-				last = upTo
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
-			if err != nil {
-				return err
-			}
-			room := zeroStep - uint64(data.len())
-			a, b := uint64(from/PageSize), min(pagesUpTo(to), upTo+1)
-			b = min(b, a+room)
+		return eachData(fd, first, upTo, func(a, b uint64) bool {
+			b = min(b, a+zeroStep-uint64(data.len()))
 			data.AddRange(a, b)
-			if last, next = b-1, b; uint64(data.len()) >= zeroStep {
-				return nil
+			if data.len() < zeroStep {
+				return true
 			}
-		}
-		return nil
+			last = b - 1
+			return false
+		})
 	})
 	return data, last, err
 }
