@@ -176,6 +176,11 @@ func (p *Pool) waitAllCaptures() {
 // end takes the capture out of use. If its pages were written they are dropped from memory, unless they were written
 // again or a later capture holds them; if not, they go back to where the next flush or capture finds them (I7).
 func (p *Pool) end(cp *capture, written bool) {
+	if !written {
+		for _, x := range cp.parts {
+			x.c.measureBase()
+		}
+	}
 	p.Enter() // pages that change sides must not do so in the middle of a freeze
 	defer p.Leave()
 	p.mu.Lock()
@@ -198,7 +203,7 @@ func (x *part) end(cp *capture, written bool) {
 	defer c.mu.Unlock()
 	c.captures = without(c.captures, cp)
 	if written && !x.pages.IsEmpty() {
-		c.baseLen = max(c.baseLen, min(int64(x.pages.Maximum()+1)*PageSize, x.size))
+		c.baseLen = max(c.baseLen, min(pageEnd(x.pages.Maximum()), x.size))
 	}
 	x.pages.And(c.private.Bitmap) // the rest was cut off by a truncation
 	if !written {

@@ -36,7 +36,7 @@ func (p *Pool) Check(report func(Problem)) (pages int64, err error) {
 
 func (p *Pool) checkLog(l *undoLog, report func(Problem)) (pages int64, err error) {
 	path := "undo/" + logName(l.epoch)
-	places := l.all()
+	places, _ := l.all()
 	end := int64(PageSize)
 	buf := make([]byte, PageSize)
 	for _, pl := range places {

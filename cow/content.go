@@ -19,7 +19,8 @@ type content struct {
 	p  *Pool
 	id ID
 
-	refs int // open Files and Frozens, and one for private pages. GUARDED_BY p.mu
+	refs   int  // open Files and Frozens, one for private pages, and one if pinned. GUARDED_BY p.mu
+	pinned bool // failed, which nobody may forget (I11). GUARDED_BY p.mu
 
 	flushing sync.Mutex // see doc.go
 	change   sync.Mutex
@@ -81,6 +82,7 @@ func (p *Pool) Create(id ID) (*File, error) {
 		return nil, err
 	}
 	p.base.release(f)
+	p.dirty.mark(id) // its name, which a snapshot needs also where nothing is written
 	c := p.get(id)
 	epoch := p.Enter()
 	c.mu.Lock()
@@ -118,6 +120,7 @@ func (c *content) open(size, reach int64, asOf Epoch, mayBeLost bool) error {
 		var f *baseFile
 		if f, err = c.p.base.acquire(c.id, true); err == nil {
 			c.p.base.release(f)
+			c.p.dirty.mark(c.id)
 		}
 	}
 	if err != nil {
@@ -209,6 +212,12 @@ func (p *Pool) savedPages(id ID, first, last uint64, from Epoch) (pageSet, error
 // fail records that the content's bytes can no longer be vouched for (I11), and returns err.
 func (c *content) fail(err error) error {
 	c.sick.CompareAndSwap(nil, &err)
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	if !c.pinned && !c.gone.Load() {
+		c.pinned = true
+		c.refs++
+	}
 	return err
 }
 
@@ -231,6 +240,7 @@ func (p *Pool) Remove(id ID) error {
 	if c != nil {
 		c.gone.Store(true)
 		c.discard()
+		p.unpin(c)
 		p.put(c)
 	}
 	if err := p.opt.Index.RemoveContent(id); err != nil {
@@ -240,8 +250,29 @@ func (p *Pool) Remove(id ID) error {
 	return p.base.remove(id)
 }
 
-// discard drops all private pages of a content that nobody will read.
+// unpin lets a removed content that had failed be forgotten.
+func (p *Pool) unpin(c *content) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.pinned {
+		c.pinned = false
+		c.refs--
+	}
+}
+
+// discard drops all private pages of a content that nobody will read. A capture that holds it goes first: its writer needs the
+// base file. The caller must not be what that capture waits for.
 func (c *content) discard() {
+	for {
+		c.p.waitCaptures(c)
+		if c.discardNow() {
+			return
+		}
+	}
+}
+
+// discardNow is discard unless a capture holds the content.
+func (c *content) discardNow() (done bool) {
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
 	c.change.Lock()
@@ -250,12 +281,15 @@ func (c *content) discard() {
 	defer c.p.Leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.captures) > 0 || c.private.IsEmpty() {
-		return
+	if len(c.captures) > 0 {
+		return false
 	}
-	c.unpromise(c.fresh)
-	c.drop(c.private.clone())
-	c.p.clean(c)
+	if !c.private.IsEmpty() {
+		c.unpromise(c.fresh)
+		c.drop(c.private.clone())
+		c.p.clean(c)
+	}
+	return true
 }
 
 // Paths of a store's parts are relative to it in messages.

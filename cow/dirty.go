@@ -42,10 +42,8 @@ func (d *dirtySet) mark(id ID) {
 	}
 }
 
-// has reports whether id may have unsynced bytes, also where a sync of it is under way.
+// has reports whether id may have unsynced bytes, also where a sync of it is under way. REQUIRES mu.
 func (d *dirtySet) has(id ID) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if _, ok := d.ids[id]; ok || d.all {
 		return true
 	}
@@ -63,12 +61,32 @@ func (d *dirtySet) forget(id ID) {
 	d.mu.Unlock()
 }
 
-// take empties the set; what was in it counts as dirty until done or putBack.
+// take empties the set; what was in it counts as dirty until done. What others are syncing just now is in it, too: it
+// is not durable before they are done, and may never be.
 func (d *dirtySet) take() *dirtyIDs {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := &dirtyIDs{ids: d.ids, all: d.all}
 	d.ids, d.all = map[ID]struct{}{}, false
+	for _, x := range d.taken {
+		t.all = t.all || x.all
+		for id := range x.ids {
+			t.ids[id] = struct{}{}
+		}
+	}
+	d.taken = append(d.taken, t)
+	return t
+}
+
+// takeOne is take of one content; nil if it is not dirty.
+func (d *dirtySet) takeOne(id ID) *dirtyIDs {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id) {
+		return nil
+	}
+	delete(d.ids, id)
+	t := &dirtyIDs{ids: map[ID]struct{}{id: {}}}
 	d.taken = append(d.taken, t)
 	return t
 }
@@ -124,7 +142,7 @@ func (p *Pool) syncTaken(t *dirtyIDs) error {
 		if err != nil {
 			return p.fail(fmt.Errorf("sync the store's file system: %w", err))
 		}
-		return nil
+		return p.failedOf(t)
 	}
 	dirs := map[int]bool{}
 	for id := range t.ids {
@@ -145,25 +163,45 @@ func (p *Pool) syncTaken(t *dirtyIDs) error {
 	return nil
 }
 
-// syncBaseFile syncs one base file. A failure is final for the content (I11), or for the pool where the content is not in use.
+// syncBaseFile syncs one base file, be its content in use or not.
 func (p *Pool) syncBaseFile(id ID) error {
-	err := p.opt.Hook(Op{Kind: OpSyncBase, ID: id})
+	c := p.get(id)
+	defer p.put(c)
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	return c.syncBase()
+}
+
+// syncBase syncs the base file. A failure is final for the content (I11): the kernel tells of it once, so one at a time asks.
+// REQUIRES c.syncing.
+func (c *content) syncBase() error {
+	if err := c.failed(); err != nil {
+		return err
+	}
+	err := c.p.opt.Hook(Op{Kind: OpSyncBase, ID: c.id})
 	if err == nil {
-		err = p.base.use(id, func(fd int) error {
+		err = c.p.base.use(c.id, func(fd int) error {
 			return ignoringEINTR(func() error { return unix.Fdatasync(fd) })
 		})
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	err = pathError("sync", id, err)
+	return c.fail(pathError("sync", c.id, err))
+}
+
+// failedOf returns the error of a content in t that failed: what was lost does not become durable by syncing again (I11).
+func (p *Pool) failedOf(t *dirtyIDs) error {
 	p.mu.Lock()
-	c := p.contents[id]
-	p.mu.Unlock()
-	if c == nil {
-		return p.fail(err)
+	defer p.mu.Unlock()
+	for id, c := range p.contents {
+		if _, ok := t.ids[id]; ok || t.all {
+			if err := c.failed(); err != nil {
+				return err
+			}
+		}
 	}
-	return c.fail(err)
+	return nil
 }
 
 // fail makes err the pool's last word on durability (I11).

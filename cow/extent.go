@@ -27,7 +27,8 @@ func (f *Frozen) SeekExtent(off int64, hole bool) (int64, error) {
 	return seekExtent(off, f.size, hole, f.data)
 }
 
-// extentStep is how many pages are looked at at once: 256 MiB.
+// extentStep is how many pages are looked at at once, to begin with: 256 MiB. Where nothing was found twice as many come next, or
+// the end of a long sparse content would never be reached.
 const extentStep = 1 << 16
 
 // seekExtent searches a content of the given size, of which data says which pages of [first, last] may be other than zero.
@@ -36,8 +37,8 @@ func seekExtent(off, size int64, hole bool, data func(first, last uint64) (pageS
 		return 0, unix.ENXIO
 	}
 	end := pagesUpTo(size)
-	for first := uint64(off / PageSize); first < end; first += extentStep {
-		last := min(first+extentStep, end) - 1
+	for first, step := uint64(off/PageSize), uint64(extentStep); first < end; first, step = first+step, step*2 {
+		last := min(first+step, end) - 1
 		set, err := data(first, last)
 		if err != nil {
 			return 0, err

@@ -86,7 +86,7 @@ func (c *content) readPrivate(b []byte, off int64) ([]span, error) {
 	var clean []span
 	for at := off; at < end; {
 		page := uint64(at / PageSize)
-		next := min(end, int64(page+1)*PageSize)
+		next := min(end, pageEnd(page))
 		switch k := len(clean); {
 		case c.private.Contains(page):
 			w := c.windows[page/windowPages]
@@ -106,6 +106,9 @@ func (c *content) readPrivate(b []byte, off int64) ([]span, error) {
 // readBase reads from the base file. What lies beyond its end reads as zeros: contents may be sparse. But a base file that
 // has become shorter than this pool made it was cut by somebody else, and its bytes are lost: EIO.
 func (c *content) readBase(b []byte, off int64) error {
+	c.mu.RLock()
+	length := c.baseLen // before, so that a file that grows meanwhile is none that was cut
+	c.mu.RUnlock()
 	n := 0
 	err := c.p.base.use(c.id, func(fd int) (err error) {
 		n, err = preadAll(fd, b, off)
@@ -117,7 +120,7 @@ func (c *content) readBase(b []byte, off int64) error {
 	if n < len(b) {
 		clear(b[n:])
 		c.mu.RLock()
-		length := c.baseLen
+		length = min(length, c.baseLen) // and after: cutTail says so before it cuts
 		c.mu.RUnlock()
 		if off+int64(n) < length {
 			return pathError("read", c.id, fmt.Errorf("the base file ends before byte %d, it was %d long: %w", off+int64(n)+1, length, unix.EIO))
@@ -138,20 +141,26 @@ func (f *File) Sync() error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	c.syncing.Lock() // a sync that finds nothing to do waits for the one that does it
-	defer c.syncing.Unlock()
-	if c.p.dirty.has(c.id) {
-		c.p.dirty.forget(c.id)
-		if err := c.p.syncBaseFile(c.id); err != nil {
-			c.p.dirty.mark(c.id)
+	if t := c.p.dirty.takeOne(c.id); t != nil {
+		err := c.p.syncBaseFile(c.id)
+		c.p.dirty.done(t, err == nil)
+		if err != nil {
 			return err
 		}
 	}
-	if !c.named.Load() {
-		if err := c.p.base.syncDir(fanOut(c.id)); err != nil {
-			return c.fail(err)
-		}
-		c.named.Store(true)
+	return c.syncName()
+}
+
+// syncName makes the name of the base file durable.
+func (c *content) syncName() error {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	if err := c.failed(); err != nil || c.named.Load() {
+		return err
 	}
+	if err := c.p.base.syncDir(fanOut(c.id)); err != nil {
+		return c.fail(err)
+	}
+	c.named.Store(true)
 	return nil
 }

@@ -42,7 +42,7 @@ func (c *content) flushOnce() (again bool, err error) {
 	era := p.begin()
 	p.Leave()
 	// Writers go on meanwhile: what is protected in the base file nobody but us may touch.
-	err = p.save(c, pages, newest, epoch)
+	err = p.saveGroup([]flushing{{c, pages}}, newest, epoch, true)
 	era.inflight.Done()
 	if err != nil {
 		return false, err
@@ -89,6 +89,7 @@ func (c *content) writeBack(runs []run, epoch Epoch) (again bool, err error) {
 	p.Leave()
 	err = p.writeSteps(c.id, steps)
 	era.inflight.Done() // before the gate: see begin
+	c.measureBase()     // also where it failed, and where a freeze came first
 	if err != nil {
 		return false, err
 	}
@@ -99,9 +100,6 @@ func (c *content) writeBack(runs []run, epoch Epoch) (again bool, err error) {
 	defer p.Leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range steps {
-		c.baseLen = max(c.baseLen, s.off+s.n)
-	}
 	c.owned.Or(pages.Bitmap)
 	c.drop(pages)
 	p.clean(c)
@@ -229,7 +227,7 @@ func (p *Pool) flushGroup(contents []*content) (left []*content, err error) {
 	}
 	era := p.begin()
 	p.Leave()
-	err = p.saveGroup(group, newest, epoch)
+	err = p.saveGroup(group, newest, epoch, true)
 	era.inflight.Done()
 	if err != nil { // one of them may have a bad page: the others shall not suffer
 		return contents, nil

@@ -176,13 +176,12 @@ func (p *Pool) flushFrozen() error {
 	}
 	for _, c := range contents {
 		steps := c.stepsOf(c.private, c.size)
-		if err := p.writeSteps(c.id, steps); err != nil {
+		err := p.writeSteps(c.id, steps)
+		c.measureBase()
+		if err != nil {
 			return err
 		}
 		c.mu.Lock()
-		for _, s := range steps {
-			c.baseLen = max(c.baseLen, s.off+s.n)
-		}
 		c.owned.Or(c.private.Bitmap)
 		c.drop(c.private.clone())
 		p.clean(c)
@@ -195,6 +194,27 @@ func (p *Pool) flushFrozen() error {
 // overwrite (I1).
 func (fz *Freeze) Save() error {
 	fz.p.waitSettled(fz.Epoch)
+	if err := fz.save(); err != nil {
+		return err
+	}
+	fz.p.trimLogs(fz)
+	return nil
+}
+
+// trimLogs ends the use of the logs of earlier snapshots, in which everything that was promised room is saved now.
+func (p *Pool) trimLogs(fz *Freeze) {
+	p.mu.Lock()
+	first := len(p.captures) == 0 || p.captures[0] == fz.cp
+	p.mu.Unlock()
+	if !first {
+		return // an earlier capture is still to be saved
+	}
+	for _, l := range p.logsIn(0, fz.Epoch) {
+		l.trim()
+	}
+}
+
+func (fz *Freeze) save() error {
 	cp := fz.cp
 	if cp == nil {
 		return nil
@@ -244,12 +264,40 @@ func (fz *Freeze) Write(progress func(done, total int64)) error {
 		err = hookErr
 	}
 	if err != nil {
+		if _, errno, step := cp.plan.outcome(); errno != 0 {
+			steps = int(step)
+		}
+		fz.p.failedAt(cp, steps, err)
 		return fmt.Errorf("write snapshot %d: %w", cp.epoch, err)
 	}
 	cp.mu.Lock()
 	cp.written = true
 	cp.mu.Unlock()
 	return nil
+}
+
+// failedAt makes err final where the step of the writer that failed was a sync (I11): other bytes than the writer's may be lost,
+// and the kernel tells of it once.
+func (p *Pool) failedAt(cp *capture, step int, err error) {
+	single := len(cp.parts) <= mostSingle
+	n := 0
+	for _, x := range cp.parts {
+		k := len(x.steps())
+		if k == 0 {
+			continue
+		}
+		n += 1 + k // open and writes
+		if single {
+			if n == step {
+				_ = x.c.fail(err)
+			}
+			n++
+		}
+		n++ // close
+	}
+	if !single && n == step {
+		_ = p.fail(err)
+	}
 }
 
 // stepsAllowed asks the hook about every write of the plan, as it cannot be called in the child, and returns how many

@@ -117,7 +117,7 @@ func (f *Frozen) read(b []byte, off int64, sources []source) (wait *capture, err
 	page := make([]byte, PageSize)
 	for i := 0; i < len(sources); {
 		first := uint64(off/PageSize) + uint64(i)
-		from, to := max(off, int64(first)*PageSize), min(end, int64(first+1)*PageSize)
+		from, to := max(off, int64(first)*PageSize), min(end, pageEnd(first))
 		s := sources[i]
 		i++
 		switch {
@@ -136,8 +136,8 @@ func (f *Frozen) read(b []byte, off int64, sources []source) (wait *capture, err
 			}
 		default: // the base file, as many pages at once as there are
 			for i < len(sources) && sources[i] == (source{}) {
+				to = min(end, pageEnd(uint64(off/PageSize)+uint64(i)))
 				i++
-				to = min(end, to+PageSize)
 			}
 			if err := f.c.readBase(b[from-off:to-off], from); err != nil {
 				return nil, err

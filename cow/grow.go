@@ -45,6 +45,9 @@ func (f *File) Truncate(size int64, record Record) error {
 	if size < 0 {
 		return unix.EINVAL
 	}
+	if size > MaxSize {
+		return unix.EFBIG
+	}
 	if err := c.failed(); err != nil {
 		return err
 	}
@@ -76,11 +79,8 @@ func (c *content) cut(size int64) error {
 	if c.private.IsEmpty() || size >= c.size {
 		return nil
 	}
-	if k := size % PageSize; k != 0 && c.private.Contains(uint64(size/PageSize)) {
-		// The rest of the last page would show again after an extension.
-		if err := c.storePage(uint64(size/PageSize), int(k), zeros[k:]); err != nil {
-			return err
-		}
+	if err := c.clearPrivateTail(size); err != nil {
+		return err
 	}
 	if last := c.private.Maximum(); last >= pagesUpTo(size) {
 		beyond := c.private.within(pagesUpTo(size), last)
@@ -91,6 +91,16 @@ func (c *content) cut(size int64) error {
 		c.p.clean(c)
 	}
 	return nil
+}
+
+// clearPrivateTail zeroes what a private page holds behind the end of a content of the given size: it would show after
+// an extension, which looks for stale bytes in the base file only. REQUIRES gate shared, c.change, c.mu exclusive.
+func (c *content) clearPrivateTail(size int64) error {
+	page, k := uint64(size/PageSize), size%PageSize
+	if k == 0 || !c.private.Contains(page) {
+		return nil
+	}
+	return c.storePage(page, int(k), zeros[k:])
 }
 
 var zeros [PageSize]byte
@@ -188,26 +198,26 @@ func (c *content) allocate(off, n int64) error {
 // zero makes [from, to) read as zeros without changing the length: parts of pages by part, whole pages by saving what
 // snapshots need and punching the base file. REQUIRES c.flushing, c.change.
 func (c *content) zero(from, to int64, punch bool, part func(from, to int64) error) error {
-	whole, end := int64(pagesUpTo(from))*PageSize, to/PageSize*PageSize
+	first, end := pagesUpTo(from), uint64(to/PageSize)
 	c.mu.RLock()
 	if to >= max(c.size, c.baseLen) {
-		end = int64(pagesUpTo(to)) * PageSize // nothing of the last page is beyond to
+		end = pagesUpTo(to) // nothing of the last page is beyond to
 	}
 	c.mu.RUnlock()
-	if whole >= end { // nothing but parts of one or two pages
+	if first >= end { // nothing but parts of one or two pages
 		return part(from, to)
 	}
-	if err := part(from, whole); err != nil {
+	if err := part(from, int64(first)*PageSize); err != nil {
 		return err
 	}
-	for first := uint64(whole / PageSize); first < uint64(end/PageSize); {
-		last, err := c.zeroPages(first, uint64(end/PageSize)-1, punch)
+	for first < end {
+		last, err := c.zeroPages(first, end-1, punch)
 		if err != nil {
 			return err
 		}
 		first = last + 1
 	}
-	return part(max(end, from), to)
+	return part(pageEnd(end-1), to)
 }
 
 // zeroPart writes zeros over [from, to), which lies in at most two pages.
@@ -228,7 +238,7 @@ func (c *content) zeroPart(from, to int64) error {
 // leave that to a private page: the length that uncovers it survives a crash, so the zeros must, too.
 func (c *content) zeroStale(from, to int64) error {
 	for from < to {
-		next := min(to, (from/PageSize+1)*PageSize)
+		next := min(to, pageEnd(uint64(from/PageSize)))
 		if err := c.zeroStalePage(from, next); err != nil {
 			return err
 		}
@@ -335,7 +345,7 @@ func (c *content) punchSaved(first, upTo uint64, punch bool, newest, epoch Epoch
 	if err := c.p.save(c, data, newest, epoch); err != nil {
 		return 0, err
 	}
-	off, n := int64(first)*PageSize, int64(last-first+1)*PageSize
+	off, n := int64(first)*PageSize, pageEnd(last)-int64(first)*PageSize
 	if err := c.p.opt.Hook(Op{Kind: OpPunchBase, ID: c.id, Off: off, Len: n}); err != nil {
 		return 0, err
 	}
@@ -347,18 +357,20 @@ func (c *content) punchSaved(first, upTo uint64, punch bool, newest, epoch Epoch
 	return last, nil
 }
 
-// zeroRange zeroes a range of the base file without changing its length, by the best means the file system has.
+// zeroRange zeroes a range of the base file without changing its length, by the best means the file system has. What lies behind
+// the end of the base file is zero: a content may be longer than the store's file system lets a file be.
 func zeroRange(fd int, off, n int64, punch bool) error {
+	size, err := fileSize(fd)
+	if err != nil || off >= size {
+		return err
+	}
+	n = min(n, pageEnd(uint64(size-1)/PageSize)-off)
 	mode := uint32(unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE)
 	if punch {
 		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	}
-	err := ignoringEINTR(func() error { return unix.Fallocate(fd, mode, off, n) })
+	err = ignoringEINTR(func() error { return unix.Fallocate(fd, mode, off, n) })
 	if !errors.Is(err, unix.EOPNOTSUPP) {
-		return err
-	}
-	size, err := fileSize(fd)
-	if err != nil {
 		return err
 	}
 	for end := min(off+n, size); off < end; {

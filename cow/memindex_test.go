@@ -10,6 +10,7 @@ type memIndex struct {
 	mu      sync.Mutex
 	places  map[ID]map[uint64][]Place // by page, each list sorted by log
 	indexed map[Epoch]int64
+	onFind  func() // if set: called before a look-up
 }
 
 func newMemIndex() *memIndex {
@@ -35,6 +36,9 @@ func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
 }
 
 func (m *memIndex) Find(id ID, first, last uint64, from Epoch, visit func(Place) bool) error {
+	if m.onFind != nil {
+		m.onFind()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pages := m.places[id]

@@ -38,16 +38,21 @@ func (s pageSet) runs(most uint64) []run {
 
 // within returns the members of the set in [first, last].
 func (s pageSet) within(first, last uint64) pageSet {
-	span := roaring64.New()
-	span.AddRange(first, last+1)
-	span.And(s.Bitmap)
-	return pageSet{span}
+	out := newPageSet()
+	it := s.Iterator() // the span may be of any length, the set is small
+	for it.AdvanceIfNeeded(first); it.HasNext() && it.PeekNext() <= last; {
+		out.Add(it.Next())
+	}
+	return out
 }
 
 // pagesOf returns the first and the last page that [off, off+n) touches; n > 0.
 func pagesOf(off, n int64) (first, last uint64) {
 	return uint64(off / PageSize), uint64((off + n - 1) / PageSize)
 }
+
+// pageEnd returns the offset behind a page.
+func pageEnd(page uint64) int64 { return int64(page+1) * PageSize }
 
 // pagesUpTo returns how many pages size bytes occupy.
 func pagesUpTo(size int64) uint64 {

@@ -79,17 +79,18 @@ func (p *Pool) logsIn(from, below Epoch) []*undoLog {
 }
 
 // unneeded splits the pages of a log: those that snapshot q, the newest it serves, does not read from it (0: none does), and how many
-// it does.
-func (p *Pool) unneeded(l *undoLog, q Epoch, bound func(Epoch) ID) (drop []Place, kept int, err error) {
+// it does; end is the offset up to which that is said.
+func (p *Pool) unneeded(l *undoLog, q Epoch, bound func(Epoch) ID) (drop []Place, kept int, end int64, err error) {
 	born := ID(0)
 	if q != 0 {
 		born = bound(q)
 	}
-	for _, pl := range l.all() {
+	places, end := l.all()
+	for _, pl := range places {
 		if q != 0 && pl.ID < born {
 			first, err := p.firstPlace(pl, q)
 			if err != nil {
-				return nil, 0, err
+				return nil, 0, 0, err
 			}
 			if first == pl.Log {
 				kept++
@@ -98,12 +99,12 @@ func (p *Pool) unneeded(l *undoLog, q Epoch, bound func(Epoch) ID) (drop []Place
 		}
 		drop = append(drop, pl)
 	}
-	return drop, kept, nil
+	return drop, kept, end, nil
 }
 
 // prune gives back the pages of the log that nobody needs.
 func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, err error) {
-	drop, kept, err := p.unneeded(l, q, bound)
+	drop, kept, end, err := p.unneeded(l, q, bound)
 	if err != nil {
 		return 0, err
 	}
@@ -113,8 +114,13 @@ func (p *Pool) prune(l *undoLog, q Epoch, bound func(Epoch) ID) (freed int64, er
 	if err := p.opt.Index.Sync(); err != nil { // before the bytes go: an indexed page is a page that is there
 		return 0, err
 	}
+	if q == 0 { // whatever is saved in it meanwhile: there is no snapshot that it serves
+		end = anyLength
+	}
 	if kept == 0 && (q == 0 || !p.isLatest(l)) {
-		return p.removeLog(l)
+		if freed, removed, err := p.removeLog(l, end); removed || err != nil {
+			return freed, err
+		}
 	}
 	return l.punch(drop)
 }
@@ -133,7 +139,7 @@ func (p *Pool) Exclusive(s Epoch, bound func(q Epoch) ID) (bytes int64, err erro
 	}
 	p.mu.Unlock()
 	for _, l := range p.logsIn(s, next) {
-		drop, _, err := p.unneeded(l, before, bound)
+		drop, _, _, err := p.unneeded(l, before, bound)
 		if err != nil {
 			return 0, err
 		}
@@ -176,45 +182,75 @@ func (p *Pool) isLatest(l *undoLog) bool {
 	return p.latestLog(p.newestSnapshot(), ^Epoch(0)) == l
 }
 
-// all returns the places of every page in the durable part of the log.
-func (l *undoLog) all() []Place {
+// all returns the places of every page in the durable part of the log, and the offset at which it ends.
+func (l *undoLog) all() (out []Place, end int64) {
 	l.life.RLock()
 	defer l.life.RUnlock()
 	if l.closed {
-		return nil
+		return nil, 0
 	}
-	var out []Place
+	end = PageSize
 	synced := l.synced.Load()
 	// An unreadable header ends the scan early: its pages stay where they are.
 	_ = l.scan(PageSize, func(h *batchHeader) error {
 		if h.offset+h.size() > synced {
 			return errTorn
 		}
-		out = append(out, h.places(l.epoch)...)
+		out, end = append(out, h.places(l.epoch)...), h.offset+h.size()
 		return nil
 	})
-	return out
+	return out, end
 }
 
-// removeLog deletes a log of which nothing is needed.
-func (p *Pool) removeLog(l *undoLog) (freed int64, err error) {
-	var st unix.Stat_t
-	l.life.RLock()
-	if !l.closed {
-		_ = unix.Fstat(l.fd, &st)
-	}
-	l.life.RUnlock()
+// anyLength, as the end of a log, says that it does not matter.
+const anyLength = -1
+
+// removeLog deletes a log of which nothing up to end is needed; not if more was saved in it since that was found out: a flush which
+// began before a freeze may still save there for an older snapshot.
+//
+// Its name is durably gone before the index forgets how far it was indexed, and that is durable before a log of this number can be
+// made again: a log which came back with holes would pass for damage, an offset of another log for its own.
+func (p *Pool) removeLog(l *undoLog, end int64) (freed int64, removed bool, err error) {
 	p.making.Lock()
 	defer p.making.Unlock()
+	freed, removed = l.closeAt(end)
+	if !removed {
+		return 0, false, nil
+	}
 	p.mu.Lock()
 	delete(p.logs, l.epoch)
 	p.mu.Unlock()
 	p.active.Store(nil)
-	l.close()
-	if err := unix.Unlinkat(p.undoDir, logName(l.epoch), 0); err != nil {
-		return 0, &os.PathError{Op: "remove", Path: "undo/" + logName(l.epoch), Err: err}
+	path := "undo/" + logName(l.epoch)
+	if err := p.opt.Hook(Op{Kind: OpRemoveUndo, Log: l.epoch}); err != nil {
+		return 0, true, &os.PathError{Op: "remove", Path: path, Err: err}
 	}
-	return st.Blocks * 512, p.opt.Index.RemoveLog(l.epoch)
+	if err := unix.Unlinkat(p.undoDir, logName(l.epoch), 0); err != nil {
+		return 0, true, &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	if err := unix.Fsync(p.undoDir); err != nil {
+		return 0, true, &os.PathError{Op: "sync directory of", Path: path, Err: err}
+	}
+	if err := p.opt.Index.RemoveLog(l.epoch); err != nil {
+		return 0, true, err
+	}
+	return freed, true, p.opt.Index.Sync()
+}
+
+// closeAt closes a log that ends at end, and returns the bytes it takes on disk.
+func (l *undoLog) closeAt(end int64) (bytes int64, done bool) {
+	l.life.Lock()
+	defer l.life.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || end != anyLength && l.tail != end {
+		return 0, l.closed
+	}
+	var st unix.Stat_t
+	_ = unix.Fstat(l.fd, &st)
+	l.closed = true
+	_ = unix.Close(l.fd)
+	return st.Blocks * 512, true
 }
 
 // punch gives the room of places back.

@@ -14,6 +14,9 @@ type saver struct {
 	log  *undoLog
 	from Epoch // pages that a log from this one on holds are saved already
 
+	promised bool  // writes have promised room for the pages; else add does
+	reserved int64 // pages that add promised room for
+
 	entries []entry
 	data    []byte
 	end     int64 // end of the last batch written
@@ -24,7 +27,7 @@ type saver struct {
 const savePages = 1024
 
 func (p *Pool) newSaver(log *undoLog, from Epoch) *saver {
-	return &saver{p: p, log: log, from: from, saved: map[*content]int64{}}
+	return &saver{p: p, log: log, from: from, promised: true, saved: map[*content]int64{}}
 }
 
 // add appends the base file's bytes of those pages that a snapshot may read and that are not saved yet. Nobody may
@@ -46,6 +49,12 @@ func (s *saver) add(c *content, pages pageSet) error {
 			return err
 		}
 		todo.AndNot(saved.Bitmap)
+	}
+	if !s.promised {
+		if err := s.log.promise(todo.len()); err != nil {
+			return err
+		}
+		s.reserved += todo.len()
 	}
 	buf := make([]byte, placeChunk*PageSize)
 	for _, r := range todo.runs(placeChunk) {
@@ -106,21 +115,40 @@ func (s *saver) commit() error {
 		total += n
 	}
 	s.log.settle(total)
+	s.reserved = 0
 	s.p.stats.savedPages.Add(total)
 	return nil
 }
 
+// giveBack ends the use of a saver, be it committed or not: what add promised and nobody saved is free again.
+func (s *saver) giveBack() { s.log.settle(s.reserved) }
+
 // save saves pages of one content before they are overwritten, for a change that began in the given epoch, when newest
-// was the newest snapshot (0 if there was none).
+// was the newest snapshot (0 if there was none). Nobody promised them room: it takes none of what others were promised (I6).
 func (p *Pool) save(c *content, pages pageSet, newest, epoch Epoch) error {
-	return p.saveGroup([]flushing{{c, pages}}, newest, epoch)
+	return p.saveGroup([]flushing{{c, pages}}, newest, epoch, false)
 }
 
-// saveGroup is save for several contents, with one sync.
-func (p *Pool) saveGroup(group []flushing, newest, epoch Epoch) error {
+// saveTries is how often a save chooses a log. One that was removed under it is not chosen again.
+const saveTries = 3
+
+// saveGroup is save for several contents, with one sync. promised says that writes have reserved room for the pages.
+func (p *Pool) saveGroup(group []flushing, newest, epoch Epoch, promised bool) (err error) {
 	if newest == 0 {
 		return nil
 	}
+	for range saveTries {
+		if err = p.trySave(group, newest, epoch, promised); !errors.Is(err, unix.ESTALE) {
+			return err
+		}
+		if p.newestSnapshot() == 0 {
+			return nil // the last snapshot was deleted meanwhile: there is nobody to save for
+		}
+	}
+	return err
+}
+
+func (p *Pool) trySave(group []flushing, newest, epoch Epoch, promised bool) error {
 	var s *saver
 	for _, f := range group {
 		if f.pages.IsEmpty() {
@@ -132,22 +160,15 @@ func (p *Pool) saveGroup(group []flushing, newest, epoch Epoch) error {
 				return err
 			}
 			s = p.newSaver(log, newest)
+			s.promised = promised
+			defer s.giveBack()
 		}
 		if err := s.add(f.c, f.pages); err != nil {
-			return p.unlessUnread(fmt.Errorf("save pages of content %d: %w", f.c.id, err))
+			return fmt.Errorf("save pages of content %d: %w", f.c.id, err)
 		}
 	}
 	if s == nil {
 		return nil
 	}
-	return p.unlessUnread(s.commit())
-}
-
-// unlessUnread drops the error of a save whose snapshots have all been deleted meanwhile, and the log with them: there is
-// nobody to save for.
-func (p *Pool) unlessUnread(err error) error {
-	if errors.Is(err, unix.ESTALE) && p.newestSnapshot() == 0 {
-		return nil
-	}
-	return err
+	return s.commit()
 }

@@ -50,18 +50,22 @@ func (c *content) cutTail() error {
 	}
 	was := c.baseLen
 	todo := was > need && len(c.captures) == 0 && !c.gone.Load()
+	var err error
 	if todo {
+		err = c.clearPrivateTail(c.size)
+	}
+	if todo && err == nil {
 		c.baseLen = need // before the file is shorter: see readBase
 	}
 	c.mu.Unlock()
-	if !todo {
+	if !todo || err != nil {
 		p.Leave()
-		return nil
+		return err
 	}
 	era := p.begin()
 	p.Leave()
 	defer era.inflight.Done()
-	err := p.opt.Hook(Op{Kind: OpTruncBase, ID: c.id, Off: need})
+	err = p.opt.Hook(Op{Kind: OpTruncBase, ID: c.id, Off: need})
 	if err == nil {
 		err = p.base.use(c.id, func(fd int) error { return unix.Ftruncate(fd, need) })
 	}

@@ -13,9 +13,9 @@ type Epoch uint64
 // PageSize is the unit of copy-on-write, in bytes. The pool refuses to open where the system's page is another.
 const PageSize = 4096
 
-// MaxSize is the greatest length of a content in bytes, that of off_t. The store's file system may allow less; it says
-// so when bytes are written there.
-const MaxSize = 1<<63 - 1
+// MaxSize is the greatest length of a content in bytes: all whole pages of off_t, as the byte behind the last cannot be mapped.
+// The store's file system may allow less; it says so when bytes are written there.
+const MaxSize = 1<<63 - PageSize
 
 // Place is where one overwritten page of a content is kept: in undo log Log, at Block.
 type Place struct {
@@ -67,15 +67,16 @@ type OpKind string
 // The operations that a Hook sees, each just before it is done, except Synced, which comes after a successful fsync
 // of an undo log.
 const (
-	OpWriteBase OpKind = "write base" // pwrite of [Off, Off+Len) of content ID's base file, by the daemon or by a writer's plan
-	OpPunchBase OpKind = "punch base"
-	OpTruncBase OpKind = "truncate base"
-	OpSyncBase  OpKind = "sync base"
-	OpWriteUndo OpKind = "write undo" // pwrite of [Off, Off+Len) of undo log Log
-	OpSyncUndo  OpKind = "sync undo"
-	OpSynced    OpKind = "undo synced" // undo log Log is durable up to Off
-	OpReserve   OpKind = "reserve"     // fallocate of undo log Log or, behind a hole, of a base file
-	OpFork      OpKind = "fork"
+	OpWriteBase  OpKind = "write base" // pwrite of [Off, Off+Len) of content ID's base file, by the daemon or by a writer's plan
+	OpPunchBase  OpKind = "punch base"
+	OpTruncBase  OpKind = "truncate base"
+	OpSyncBase   OpKind = "sync base"
+	OpWriteUndo  OpKind = "write undo" // pwrite of [Off, Off+Len) of undo log Log
+	OpSyncUndo   OpKind = "sync undo"
+	OpSynced     OpKind = "undo synced" // undo log Log is durable up to Off
+	OpRemoveUndo OpKind = "remove undo" // unlink of undo log Log
+	OpReserve    OpKind = "reserve"     // fallocate of undo log Log or, behind a hole, of a base file
+	OpFork       OpKind = "fork"
 )
 
 // Op is one disk operation, as a Hook sees it. A hook that returns an error makes the operation fail with it: fault

@@ -46,11 +46,8 @@ type indexBatch struct {
 // reserveStep is how much room is reserved at a time, in bytes, where there is plenty.
 const reserveStep = 4 << 20
 
-// roomFor returns the bytes that n pages take in the log at worst.
-func roomFor(n int64) int64 {
-	perHeader := int64((PageSize - batchFixed) / entrySize)
-	return (n + 2*(n/perHeader+1)) * PageSize
-}
+// roomFor returns the bytes that n pages take in the log at worst: each in a batch of its own, behind a header.
+func roomFor(n int64) int64 { return 2 * n * PageSize }
 
 // promise reserves room for n more pages (I6); ENOSPC if there is none.
 func (l *undoLog) promise(n int64) error {
@@ -97,6 +94,21 @@ func (l *undoLog) settle(n int64) {
 	l.mu.Lock()
 	l.promised = max(0, l.promised-n)
 	l.mu.Unlock()
+}
+
+// trim gives back the room that was reserved and not used: nothing more will be saved that was promised some.
+func (l *undoLog) trim() {
+	l.life.RLock()
+	defer l.life.RUnlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.promised = 0
+	if l.closed || l.allocated <= l.tail {
+		return
+	}
+	if unix.Ftruncate(l.fd, l.tail) == nil { // it ends there already: this frees what was reserved behind
+		l.allocated = l.tail
+	}
 }
 
 // append writes one batch to the end of the log, without making it durable, and returns the offset of its end.

@@ -92,18 +92,24 @@ func (c *content) writeBase(data []byte, off int64) error {
 		err = c.p.base.use(c.id, func(fd int) error { return pwritevAll(fd, [][]byte{data}, off) })
 	}
 	c.p.dirty.mark(c.id)
-	if err != nil { // part of it may be there: stale if beyond the length
-		_ = c.p.base.use(c.id, func(fd int) error {
-			size, err := fileSize(fd)
-			if err == nil {
-				c.mu.Lock()
-				c.baseLen = size
-				c.mu.Unlock()
-			}
-			return err
-		})
+	if err != nil {
+		c.measureBase()
 	}
 	return err
+}
+
+// measureBase asks how long the base file is after a write that failed, of which a part may be there: stale if it is beyond
+// the content's length.
+func (c *content) measureBase() {
+	_ = c.p.base.use(c.id, func(fd int) error {
+		size, err := fileSize(fd)
+		if err == nil {
+			c.mu.Lock()
+			c.baseLen = max(c.baseLen, size)
+			c.mu.Unlock()
+		}
+		return err
+	})
 }
 
 // reserve prepares a write of pages [first, last] that ends at byte end: ownership is known, the base file reaches to
@@ -171,10 +177,10 @@ func (c *content) becoming(first, last uint64) []uint64 {
 // them (a mapping beyond the end is SIGBUS), and holes in them have disk space (I6). end is the end of the write.
 func (c *content) cover(first, last uint64, end int64) error {
 	c.mu.RLock()
-	need := min(int64(last+1)*PageSize, max(c.size, end))
+	need := min(pageEnd(last), max(c.size, end))
 	have := c.baseLen
 	c.mu.RUnlock()
-	from, length := int64(first)*PageSize, int64(last-first+1)*PageSize
+	from, length := int64(first)*PageSize, pageEnd(last)-int64(first)*PageSize
 	return c.p.base.use(c.id, func(fd int) error {
 		if have < need {
 			// Longer by zeros: nothing that a snapshot reads changes.
@@ -206,7 +212,7 @@ func (c *content) storePrivate(data []byte, off int64) (owned []span, used int64
 	end := off + int64(len(data))
 	for at := off; at < end; {
 		page := uint64(at / PageSize)
-		next := min(end, int64(page+1)*PageSize)
+		next := min(end, pageEnd(page))
 		private, protected := c.private.Contains(page), c.protected(page)
 		switch k := len(owned); {
 		case private || protected:
