@@ -61,6 +61,8 @@ func startBackground(ctx context.Context, plan mountPlan) error {
 func serveBackground(ctx context.Context, plan mountPlan, fd int) error {
 	pipe := os.NewFile(uintptr(fd), "ready pipe")
 	unix.CloseOnExec(fd)
+	// Started by /proc/self/exe, it would be "exe" to ps, top and fuser. Only they see the name, so a failure is no matter.
+	os.WriteFile("/proc/self/comm", []byte("snapfs"), 0)
 	log := &logFile{path: logPath(plan.store)}
 	told := false
 	tell := func(answer *control.Error) error {

@@ -36,7 +36,7 @@ problems.`,
 			err = output(cmd, func(w io.Writer) error { return writeReport(w, report) })
 		}
 		if err == nil && len(report.Problems) > 0 {
-			err = control.Errorf(control.Damaged, "the store %s has %d problems", args[0], len(report.Problems))
+			err = control.Errorf(control.Damaged, "the store %s has %s", args[0], countText(len(report.Problems)))
 		}
 		return err
 	}
