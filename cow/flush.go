@@ -156,29 +156,58 @@ func (p *Pool) writeSteps(id ID, steps []step) error {
 	})
 }
 
-// Flush flushes every content that has private pages, and returns the first error.
+// Flush flushes every content that has private pages, also those that a capture holds, once that is written. It returns the first
+// error.
 func (p *Pool) Flush() error {
 	contents := p.private()
-	defer func() {
-		for _, c := range contents {
-			p.put(c)
+	defer p.putAll(contents)
+	left, err := p.flushGroups(contents)
+	for _, c := range left {
+		if e := c.flush(); err == nil {
+			err = e
 		}
-	}()
-	var first error
+	}
+	return err
+}
+
+// flushFree is Flush without the contents that a capture holds: the background does not wait for a writer while the pages
+// of other contents grow old. The next round finds them.
+func (p *Pool) flushFree() error {
+	contents := p.private()
+	defer p.putAll(contents)
+	left, err := p.flushGroups(contents)
+	for _, c := range left {
+		c.mu.RLock()
+		held := len(c.captures) > 0
+		c.mu.RUnlock()
+		if held {
+			continue
+		}
+		if e := c.flush(); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// flushGroups flushes contents in groups, and returns those that must be flushed by themselves.
+func (p *Pool) flushGroups(contents []*content) (left []*content, err error) {
 	for rest := contents; len(rest) > 0; {
 		n := groupOf(rest)
-		left, err := p.flushGroup(rest[:n])
-		for _, c := range left {
-			if e := c.flush(); e != nil && err == nil {
-				err = e
-			}
-		}
-		if err != nil && first == nil {
-			first = err
+		some, e := p.flushGroup(rest[:n])
+		left = append(left, some...)
+		if err == nil {
+			err = e
 		}
 		rest = rest[n:]
 	}
-	return first
+	return left, err
+}
+
+func (p *Pool) putAll(contents []*content) {
+	for _, c := range contents {
+		p.put(c)
+	}
 }
 
 // A group is flushed with one sync of the undo log: many contents, or few with many pages.
@@ -288,7 +317,7 @@ func (p *Pool) flusher() {
 
 // flushBackground flushes once and tells waiting writers how it went.
 func (p *Pool) flushBackground() {
-	err := p.Flush()
+	err := p.flushFree()
 	if err != nil {
 		p.stats.flushFailures.Add(1)
 		p.opt.Report(fmt.Errorf("flush in the background: %w", err))

@@ -158,11 +158,7 @@ func (p *Pool) flushFrozen() error {
 		return err
 	}
 	contents := p.private()
-	defer func() {
-		for _, c := range contents {
-			p.put(c)
-		}
-	}()
+	defer p.putAll(contents)
 	if log != nil {
 		s := p.newSaver(log, newest)
 		for _, c := range contents {
