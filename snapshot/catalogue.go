@@ -182,14 +182,14 @@ func (c *catalogue) neighbours(e cow.Epoch) (before, after cow.Epoch) {
 	return before, after
 }
 
-// bound returns the first content id that was born after the freeze of snapshot e.
+// bound returns the first content id that was born after the freeze of snapshot e; of one that is not known, more than any.
 func (c *catalogue) bound(e cow.Epoch) cow.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x := c.byEpoch[e]; x != nil {
 		return x.rec.NextContent
 	}
-	return 0
+	return ^cow.ID(0)
 }
 
 // entries returns the visible snapshots, oldest first.

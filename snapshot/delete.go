@@ -23,6 +23,16 @@ func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]D
 		return nil, err
 	}
 	defer s.busy.Done()
+	out, err := s.deleteInTurn(names, dryRun, hidden)
+	if err != nil || dryRun {
+		return out, err
+	}
+	return out, s.tidy()
+}
+
+// deleteInTurn is Delete in its turn, but for tidying: that may wait for a flush which waits for the writer of a snapshot whose
+// turn comes after ours.
+func (s *Store) deleteInTurn(names []string, dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
 	turn := s.turns.ticket()
 	turn.wait()
 	defer turn.done()
@@ -58,7 +68,7 @@ func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]D
 			out[i].Bytes = *freed
 		}
 	}
-	return out, s.tidy()
+	return out, nil
 }
 
 // toDelete finds the snapshots of names, each once.
@@ -119,8 +129,8 @@ func (s *Store) removeLater(e *snap) {
 		defer s.busy.Done()
 		turn := s.turns.ticket()
 		turn.wait()
-		defer turn.done()
 		_, err := s.remove(e)
+		turn.done() // before tidying, as in Delete
 		if err = errors.Join(err, s.tidy()); err != nil {
 			s.report(fmt.Errorf("remove snapshot %q: %w", e.rec.Name, err))
 		}
@@ -174,23 +184,24 @@ type versionOf struct {
 // goes. Only keys that were touched between the freeze before and that of s can have any.
 func (s *Store) removeVersions(before, epoch, after cow.Epoch) (freed int64, err error) {
 	var touched []versionOf
-	flush := func() error {
+	var failed error
+	flush := func() {
 		n, err := s.removeTouched(touched, after)
 		freed += n
 		touched = touched[:0]
-		return err
+		failed = err
 	}
 	err = s.db.Touched(before+1, epoch, func(e cow.Epoch, k meta.Key) bool {
 		touched = append(touched, versionOf{e, k})
 		if len(touched) >= removeBatch {
-			err = flush()
+			flush()
 		}
-		return err == nil
+		return failed == nil
 	})
-	if err == nil {
-		err = flush()
+	if failed == nil && err == nil {
+		flush()
 	}
-	return freed, err
+	return freed, first(failed, err)
 }
 
 // removeTouched drops those versions that are hidden by a newer one from every view up to after, and lists contents that

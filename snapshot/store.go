@@ -82,7 +82,10 @@ func open(dir string, opt Options) (s *Store, err error) {
 	if s.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
-	if fresh {
+	if fresh { // still, now that nobody else can make it
+		fresh, err = examine(dir, true)
+	}
+	if fresh && err == nil {
 		err = writeFormat(dir)
 	}
 	if err == nil {

@@ -1,0 +1,53 @@
+package snapshot
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/snapfs/snapfs/cow"
+)
+
+// TestDeleteBesideFlush deletes a snapshot while an fsync waits for the writer of a younger one, whose turn comes after the
+// deletion: the deletion must not wait for that fsync in its turn.
+func TestDeleteBesideFlush(t *testing.T) {
+	w := newStoreWorld(t, Options{})
+	l := w.s.Live()
+	a, err := l.Create(Root, "f", Spec{Mode: syscall.S_IFREG | 0o644})
+	w.ok("create", err)
+	h, err := l.OpenFile(a.Ino)
+	w.ok("open", err)
+	defer h.Close()
+	page := make([]byte, 4*cow.PageSize)
+	_, err = h.WriteAt(page, 0, false)
+	w.ok("write", err)
+	w.ok("snapshot", w.snapshot("one", true))
+	page[0] = 1
+	_, err = h.WriteAt(page[:10], 0, false) // private
+	w.ok("write", err)
+	_, err = l.SetAttr(a.Ino, Change{Set: SetSize, Size: 2*cow.PageSize + 5}) // the tail may be cut
+	w.ok("truncate", err)
+	synced, deleted := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := w.s.Delete([]string{"one"}, false, func(cow.Epoch) { // in the turn of the deletion
+			if err := w.snapshot("two", false); err != nil {
+				t.Error(err)
+			}
+			go func() { synced <- h.Sync(false) }()
+			time.Sleep(30 * time.Millisecond)
+		})
+		deleted <- err
+	}()
+	for what, done := range map[string]chan error{"delete": deleted, "fsync": synced} {
+		select {
+		case err := <-done:
+			w.ok(what, err)
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s hangs", what)
+		}
+	}
+	w.settle()
+	delete(w.want, "one")
+	w.verify()
+	w.check()
+}
