@@ -73,7 +73,9 @@ func (r *room) flushed(err error) {
 	r.mu.Lock()
 	r.failed = err
 	r.mu.Unlock()
-	r.freed.Broadcast()
+	if err != nil { // else what it gave back has woken them, if it was anything
+		r.freed.Broadcast()
+	}
 }
 
 func (r *room) used() (pages, maps int64) {
