@@ -84,6 +84,9 @@ func (l *Live) Create(parent Ino, name string, spec Spec) (Attr, error) {
 	if err := checkSpec(parent, name, spec); err != nil {
 		return Attr{}, err
 	}
+	if err := l.spare.take(entryBytes); err != nil {
+		return Attr{}, &opError{"create", parent, name, err}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	dir, err := l.directory("create in", parent)
@@ -160,6 +163,9 @@ func checkSpec(parent Ino, name string, spec Spec) error {
 func (l *Live) Link(ino, parent Ino, name string) (Attr, error) {
 	if err := checkEntryName("link", parent, name); err != nil {
 		return Attr{}, err
+	}
+	if err := l.spare.take(entryBytes); err != nil {
+		return Attr{}, &opError{"link", parent, name, err}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

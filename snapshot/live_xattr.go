@@ -19,6 +19,9 @@ func (l *Live) SetXattr(ino Ino, name string, value []byte, flags uint) error {
 	if len(value) > maxXattr {
 		return &opError{"set attribute", ino, name, syscall.E2BIG}
 	}
+	if err := l.spare.take(entryBytes + int64(len(value))); err != nil {
+		return &opError{"set attribute", ino, name, err}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, err := l.node(ino)

@@ -150,6 +150,9 @@ func (s *Store) openParts(opt Options) (err error) {
 	if err := os.Chmod(s.dir, 0o700); err != nil {
 		return err
 	}
+	if err := canOpen(s.dir); err != nil {
+		return err
+	}
 	if s.db, err = meta.Open(filepath.Join(s.dir, "meta"), meta.Options{Report: s.report}); err != nil {
 		return err
 	}
@@ -181,6 +184,7 @@ func (s *Store) openParts(opt Options) (err error) {
 	}
 	s.live = newLive(s.db, s.pool, s.report)
 	s.live.newest = s.pool.Newest
+	s.live.spare = &spare{dir: s.dir}
 	s.snaps = newCatalogue(recs)
 	s.stats.committed = s.db.Committed
 	s.stats.copied = func() int64 { return s.pool.Stats().FirstWrites }

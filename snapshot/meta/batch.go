@@ -22,14 +22,11 @@ func (d *DB) NewBatch() *Batch { return &Batch{d: d, b: d.db.NewBatch(), read: L
 func (b *Batch) ReadUpTo(e cow.Epoch) { b.read = e }
 
 // Commit applies the batch. It is durable on return if sync is set, else with a later Sync or synced commit.
-// seq numbers the batch for Synced.
+// seq numbers the batch for Synced. ENOSPC, with nothing applied, while Pebble cannot write its tables for lack of space.
 func (b *Batch) Commit(sync bool) (seq uint64, err error) {
-	d, opt := b.d, pebble.NoSync
-	if sync {
-		opt = pebble.Sync
-	}
+	d := b.d
 	upTo := d.committed.Load() // what a synced commit makes durable besides itself
-	if err = d.final("commit", func() error { return b.b.Commit(opt) }); err != nil {
+	if err = d.apply("commit", b.b, sync); err != nil {
 		return 0, err // the batch is not closed: Pebble may still refer to it
 	}
 	seq = d.committed.Add(1)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +32,9 @@ type DB struct {
 	committed atomic.Uint64         // batches committed so far
 	synced    atomic.Uint64         // batches known to be durable; INVARIANT: synced <= committed
 	failure   atomic.Pointer[error] // set once, by the first failed write or sync (I11)
+
+	background atomic.Pointer[error] // why Pebble cannot write tables now; see stuck
+	applying   sync.Mutex            // see apply
 
 	undoMu sync.Mutex  // held across each read-modify-write of the undo index
 	undo   atomic.Bool // false: the undo index is empty
@@ -71,7 +75,12 @@ func (d *DB) openPebble(dir string, fs vfs.FS) (err error) {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      quiet{},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { d.report(fmt.Errorf("meta: in the background: %w", err)) },
+			BackgroundError: func(err error) {
+				d.background.Store(&err)
+				d.report(fmt.Errorf("meta: in the background: %w", err))
+			},
+			FlushEnd:      func(i pebble.FlushInfo) { d.wrote(i.Err) },
+			CompactionEnd: func(i pebble.CompactionInfo) { d.wrote(i.Err) },
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				d.report(fmt.Errorf("meta: %w: %v", ErrDamaged, i))
 			},
@@ -196,11 +205,47 @@ func (d *DB) Sync() error {
 	if d.synced.Load() >= upTo {
 		return nil
 	}
-	err := d.final("sync", func() error { return d.db.LogData([]byte{1}, pebble.Sync) })
-	if err == nil {
-		raiseTo(&d.synced, upTo)
+	b := d.db.NewBatch()
+	if err := b.LogData([]byte{1}, nil); err != nil {
+		return err
 	}
-	return err
+	if err := d.apply("sync", b, true); err != nil {
+		return err
+	}
+	raiseTo(&d.synced, upTo)
+	return b.Close()
+}
+
+// apply hands a batch to Pebble and, if sync is set, waits until it is durable. Pebble's own queue stays locked when a write to its log
+// fails, so only one batch at a time is handed over, and none after a failure: nobody waits there for ever.
+func (d *DB) apply(op string, b *pebble.Batch, sync bool) error {
+	if err := d.stuck(); err != nil {
+		return err
+	}
+	err := d.final(op, func() error {
+		d.applying.Lock()
+		defer d.applying.Unlock()
+		if err := d.Err(); err != nil {
+			return err
+		}
+		if sync {
+			return d.db.ApplyNoSyncWait(b, pebble.Sync)
+		}
+		return d.db.Apply(b, pebble.NoSync)
+	})
+	if err != nil || !sync {
+		return err
+	}
+	return d.final(op, b.SyncWait)
+}
+
+// stuck returns the error of Pebble's last attempt to write a table, until one succeeds. A batch that came meanwhile could
+// have to wait for that.
+func (d *DB) stuck() error {
+	if err := d.background.Load(); err != nil {
+		return fmt.Errorf("meta: the metadata store cannot be written: %w", *err)
+	}
+	return nil
 }
 
 // Committed returns the number of the last batch; every batch that is in now has it or a lower one.
@@ -261,10 +306,19 @@ func (d *DB) final(op string, write func() error) error {
 func (d *DB) catch(err *error) {
 	switch r := recover().(type) {
 	case nil:
-	case fatal:
+	case runtime.Error: // a mistake in the program
+		panic(r)
+	case error: // fatal, or what a write to Pebble's log ended with
 		*err = r
 	default:
 		panic(r)
+	}
+}
+
+// wrote notes the end of a write of tables.
+func (d *DB) wrote(err error) {
+	if err == nil {
+		d.background.Store(nil)
 	}
 }
 
