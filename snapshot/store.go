@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -255,6 +256,7 @@ func (s *Store) background(interval time.Duration) {
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	idle := idleness{}
 	for {
 		select {
 		case <-s.stop:
@@ -263,7 +265,29 @@ func (s *Store) background(interval time.Duration) {
 			if err := errors.Join(s.live.flushAttrs(), s.tidy()); err != nil {
 				s.report(err)
 			}
+			idle.look(s.db.Committed())
 		}
+	}
+}
+
+// idleness gives memory back to the system when nothing has changed for a while: every resident page of the daemon costs the next
+// fork, and so the next freeze.
+type idleness struct {
+	batches  uint64
+	since    time.Time
+	released bool
+}
+
+const idleFor = 5 * time.Second
+
+func (i *idleness) look(batches uint64) {
+	if batches != i.batches || i.since.IsZero() {
+		*i = idleness{batches: batches, since: time.Now()}
+		return
+	}
+	if !i.released && time.Since(i.since) > idleFor {
+		debug.FreeOSMemory()
+		i.released = true
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,10 +58,21 @@ func checkStoreOf(ctx context.Context, dir string) (snapshot.Report, error) {
 			store = m.Source
 		}
 	}
-	report, err := snapshot.Check(store)
-	if !isLocked(err) {
-		return report, err
+	for start := time.Now(); ; time.Sleep(lockInterval) {
+		report, err := snapshot.Check(store)
+		if !isLocked(err) {
+			return report, err
+		}
+		report, err = checkMounted(ctx, store)
+		if err == nil || answers(ctx, store) || time.Since(start) > endingLimit {
+			return report, err
+		}
+		// Its daemon is about to end: umount(2) returns before it has.
 	}
+}
+
+// checkMounted has the daemon of a mounted store check it.
+func checkMounted(ctx context.Context, store string) (snapshot.Report, error) {
 	client, err := control.Dial(ctx, store)
 	if err != nil {
 		return snapshot.Report{}, err

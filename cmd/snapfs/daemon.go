@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -32,7 +33,8 @@ type daemon struct {
 func serve(ctx context.Context, plan mountPlan, messages io.Writer, ready func() error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
-	unix.Umask(0o077) // for the files of the store; modes in the tree are metadata, and the kernel has applied the umask of who makes a file
+	unix.Umask(0o077)      // for the files of the store; modes in the tree are metadata, and the kernel has applied the umask of who makes a file
+	debug.SetGCPercent(50) // the heap costs every fork: keep it small
 	d := &daemon{plan: plan, log: log.New(messages, "", log.LstdFlags|log.LUTC|log.Lmsgprefix)}
 	log.SetOutput(messages) // of go-fuse
 	if err := d.start(ctx); err != nil {
