@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -327,5 +328,42 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	}
 	if err := d.Close(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("close after the failure: %v", err)
+	}
+}
+
+// TestFullDiskIsNoWait lets the disk fail under many committers at once: every one of them is told, and none waits for ever.
+func TestFullDiskIsNoWait(t *testing.T) {
+	disk := &failingDisk{}
+	d, err := Open("meta", Options{FS: disk.wrap(vfs.NewMem())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	for i := range 8 {
+		go func() {
+			for n := 0; ; n++ {
+				b := d.NewBatch()
+				b.PutXattr(Ino(i+1), "user.x", make([]byte, 100), 1, 0)
+				if _, err := b.Commit(n%4 == i%4); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+	}
+	time.Sleep(5 * time.Millisecond) // less than a table: Pebble does not survive a failure to begin a new log
+	disk.fail.Store(true)
+	for range 8 {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("commit: %v, want EIO", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a commit waits for ever")
+		}
+	}
+	if err := d.Sync(); err == nil {
+		t.Error("sync after the failure succeeded")
 	}
 }
