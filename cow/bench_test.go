@@ -80,6 +80,7 @@ func BenchmarkOverwrite(b *testing.B) {
 	b.Run("owned", func(b *testing.B) {
 		w, id, s := benchFile(b, pages, Options{})
 		must(b, w.remove(s))
+		b.ResetTimer()
 		for i := range b.N {
 			write(b, w, id, int64(i%pages))
 		}
@@ -87,6 +88,7 @@ func BenchmarkOverwrite(b *testing.B) {
 	for _, round := range []string{"first", "second", "flushed"} {
 		b.Run(round, func(b *testing.B) {
 			w, id, _ := benchFile(b, pages, Options{})
+			b.ResetTimer()
 			for i := 0; i < b.N; i += pages {
 				b.StopTimer()
 				freezeNow(b, w)
