@@ -349,6 +349,7 @@ func (c *content) punchSaved(first, upTo uint64, punch bool, newest, epoch Epoch
 	if err := c.p.opt.Hook(Op{Kind: OpPunchBase, ID: c.id, Off: off, Len: n}); err != nil {
 		return 0, err
 	}
+	c.unsolid()
 	c.p.dirty.mark(c.id)
 	err = c.p.base.use(c.id, func(fd int) error { return zeroRange(fd, off, n, punch) })
 	if err != nil {
@@ -399,4 +400,11 @@ func (c *content) dataPages(first, upTo uint64) (data pageSet, last uint64, err 
 		})
 	})
 	return data, last, err
+}
+
+// unsolid forgets that the base file has no holes. REQUIRES c.change, so that nobody finds out otherwise before they are there.
+func (c *content) unsolid() {
+	c.mu.Lock()
+	c.solid = span{}
+	c.mu.Unlock()
 }

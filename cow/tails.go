@@ -56,6 +56,7 @@ func (c *content) cutTail() error {
 	}
 	if todo && err == nil {
 		c.baseLen = need // before the file is shorter: see readBase
+		c.solid = span{}
 	}
 	c.mu.Unlock()
 	if !todo || err != nil {

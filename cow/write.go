@@ -191,19 +191,42 @@ func (c *content) cover(first, last uint64, end int64) error {
 			c.baseLen = max(c.baseLen, need)
 			c.mu.Unlock()
 		}
-		hole, err := unix.Seek(fd, from, unix.SEEK_HOLE)
-		if err != nil || hole >= from+length || hole >= need {
-			return nil // no hole (or none that the file system tells of)
+		if c.isSolid(fd, from, min(from+length, need)) {
+			return nil
 		}
 		if err := c.p.opt.Hook(Op{Kind: OpReserve, ID: c.id, Off: from, Len: length}); err != nil {
 			return err
 		}
-		err = ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, length) })
+		err := ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, length) })
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			return nil
 		}
 		return err
 	})
+}
+
+// isSolid reports whether bytes [from, to) of the base file have no hole that the file system tells of. The answer of the
+// file system is kept: some walk through all pages for it.
+func (c *content) isSolid(fd int, from, to int64) bool {
+	c.mu.RLock()
+	solid := c.solid
+	c.mu.RUnlock()
+	if solid.off <= from && to <= solid.off+solid.n {
+		return true
+	}
+	for _, start := range []int64{0, from} {
+		hole, err := unix.Seek(fd, start, unix.SEEK_HOLE)
+		if err != nil {
+			return true
+		}
+		if hole >= to {
+			c.mu.Lock()
+			c.solid = span{start, hole - start}
+			c.mu.Unlock()
+			return true
+		}
+	}
+	return false
 }
 
 // storePrivate stores the parts of data that lie in protected or private pages into the mapping, and returns the spans
