@@ -137,6 +137,9 @@ func examine(dir string, create bool) (fresh bool, err error) {
 		switch name.Name() { // what a daemon that died while it made the store leaves
 		case lockFile, formatFile + ".new", "control.sock", "snapfs.log":
 		default:
+			if _, err := readFormat(dir); err == nil {
+				return false, nil // somebody has made it a store between our two looks: the format comes first
+			}
 			return false, fmt.Errorf("%s is %w, and not empty", dir, errNoStore)
 		}
 	}
