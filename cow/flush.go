@@ -158,29 +158,16 @@ func (p *Pool) writeSteps(id ID, steps []step) error {
 
 // Flush flushes every content that has private pages, also those that a capture holds, once that is written. It returns the first
 // error.
-func (p *Pool) Flush() error {
-	contents := p.private()
-	defer p.putAll(contents)
-	left, err := p.flushGroups(contents)
-	for _, c := range left {
-		if e := c.flush(); err == nil {
-			err = e
-		}
-	}
-	return err
-}
+func (p *Pool) Flush() error { return p.flushAll(true) }
 
-// flushFree is Flush without the contents that a capture holds: the background does not wait for a writer while the pages
-// of other contents grow old. The next round finds them.
-func (p *Pool) flushFree() error {
+// flushAll is Flush; without held it leaves out the contents that a capture holds: the background does not wait for a writer while the
+// pages of other contents grow old. The next round finds them.
+func (p *Pool) flushAll(held bool) error {
 	contents := p.private()
 	defer p.putAll(contents)
 	left, err := p.flushGroups(contents)
 	for _, c := range left {
-		c.mu.RLock()
-		held := len(c.captures) > 0
-		c.mu.RUnlock()
-		if held {
+		if !held && c.isHeld() {
 			continue
 		}
 		if e := c.flush(); err == nil {
@@ -188,6 +175,13 @@ func (p *Pool) flushFree() error {
 		}
 	}
 	return err
+}
+
+// isHeld reports whether a capture of the content is outstanding.
+func (c *content) isHeld() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.captures) > 0
 }
 
 // flushGroups flushes contents in groups, and returns those that must be flushed by themselves.
@@ -317,7 +311,7 @@ func (p *Pool) flusher() {
 
 // flushBackground flushes once and tells waiting writers how it went.
 func (p *Pool) flushBackground() {
-	err := p.flushFree()
+	err := p.flushAll(false)
 	if err != nil {
 		p.stats.flushFailures.Add(1)
 		p.opt.Report(fmt.Errorf("flush in the background: %w", err))

@@ -18,17 +18,22 @@ func (c *content) lockToGrow(end int64) error {
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
 	c.change.Lock()
-	c.mu.RLock()
-	from, to := c.size, min(end, c.baseLen)
-	c.mu.RUnlock()
-	if from >= to {
-		return nil
-	}
-	if err := c.zero(from, to, true, c.zeroStale); err != nil {
+	if err := c.uncover(end); err != nil {
 		c.change.Unlock()
 		return err
 	}
 	return nil
+}
+
+// uncover zeroes the stale bytes between the end of the content and end. REQUIRES c.flushing, c.change.
+func (c *content) uncover(end int64) error {
+	if !c.stale(end) {
+		return nil
+	}
+	c.mu.RLock()
+	from, to := c.size, min(end, c.baseLen)
+	c.mu.RUnlock()
+	return c.zero(from, to, true, c.zeroStale)
 }
 
 // stale reports whether the base file has bytes between the end of the content and end. REQUIRES c.change.
@@ -148,15 +153,10 @@ func (f *File) Zero(off, n int64, punch, keepSize bool, record Record) error {
 func (c *content) lockToZero(end int64) error {
 	c.flushing.Lock()
 	c.change.Lock()
-	if c.stale(end) {
-		c.mu.RLock()
-		from, to := c.size, min(end, c.baseLen)
-		c.mu.RUnlock()
-		if err := c.zero(from, to, true, c.zeroStale); err != nil {
-			c.change.Unlock()
-			c.flushing.Unlock()
-			return err
-		}
+	if err := c.uncover(end); err != nil {
+		c.change.Unlock()
+		c.flushing.Unlock()
+		return err
 	}
 	return nil
 }

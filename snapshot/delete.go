@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -201,7 +202,7 @@ func (s *Store) removeVersions(before, epoch, after cow.Epoch) (freed int64, err
 	if failed == nil && err == nil {
 		flush()
 	}
-	return freed, first(failed, err)
+	return freed, cmp.Or(failed, err)
 }
 
 // removeTouched drops those versions that are hidden by a newer one from every view up to after, and lists contents that

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/snapfs/snapfs/cow"
@@ -78,7 +79,7 @@ func (s *Store) exclusiveContents(before, epoch, after cow.Epoch) (bytes int64, 
 		return failed == nil
 	})
 	if failed != nil || err != nil {
-		return 0, first(failed, err)
+		return 0, cmp.Or(failed, err)
 	}
 	b := s.db.NewBatch()
 	defer b.Discard()
@@ -90,11 +91,4 @@ func (s *Store) exclusiveContents(before, epoch, after cow.Epoch) (bytes int64, 
 		bytes += n
 	}
 	return bytes, nil
-}
-
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }

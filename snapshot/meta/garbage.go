@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 
 	"github.com/snapfs/snapfs/cow"
@@ -37,5 +38,5 @@ func (d *DB) visitIDs(kind byte, visit func(uint64) bool) error {
 		}
 		return visit(binary.BigEndian.Uint64(k[1:]))
 	})
-	return first(failed, err)
+	return cmp.Or(failed, err)
 }

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -131,7 +132,7 @@ func (d *DB) Find(id cow.ID, firstPage, lastPage uint64, from cow.Epoch, visit f
 		}
 		ok = it.Next()
 	}
-	return first(failed, d.ended(it))
+	return cmp.Or(failed, d.ended(it))
 }
 
 func visitPlaces(c chunkKey, v []byte, firstPage, lastPage uint64, visit func(cow.Place) bool) (more bool, err error) {

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 
 	"github.com/snapfs/snapfs/cow"
@@ -73,7 +74,7 @@ func (d *DB) visitInodes(from, to []byte, visit func(Ino, cow.Epoch, *Inode) boo
 		}
 		return visit(ino, e, &rec)
 	})
-	return first(failed, err)
+	return cmp.Or(failed, err)
 }
 
 // PutInode records rec as the version of epoch e. prev is the epoch of the version it follows, 0 if there is none.

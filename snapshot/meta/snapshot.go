@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 	"time"
 
@@ -47,7 +48,7 @@ func (d *DB) Snapshots() (all []Snapshot, err error) {
 		all = append(all, s)
 		return err == nil
 	})
-	return all, first(failed, err)
+	return all, cmp.Or(failed, err)
 }
 
 // PutSnapshot writes the record of s.Epoch.

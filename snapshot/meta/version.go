@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 
 	"github.com/snapfs/snapfs/cow"
@@ -21,7 +22,7 @@ func (d *DB) Versions(k Key) (vs []Version, err error) {
 		vs, failed = append(vs, Version{e, isTombstone(v)}), err
 		return err == nil
 	})
-	return vs, first(failed, err)
+	return vs, cmp.Or(failed, err)
 }
 
 // Older tells whether k existed as of the epoch before e: whether something stays behind when its version of e goes.
@@ -45,7 +46,7 @@ func (d *DB) Touched(from, to cow.Epoch, visit func(e cow.Epoch, k Key) bool) er
 		}
 		return visit(cow.Epoch(binary.BigEndian.Uint64(stored[1:])), k)
 	})
-	return first(failed, err)
+	return cmp.Or(failed, err)
 }
 
 // DropVersion forgets the version of k written in epoch e: no view reads it any more.
@@ -88,7 +89,7 @@ func (d *DB) newest(k Key, at cow.Epoch, decode func(v []byte) error) (found cow
 			err = decode(it.Value())
 		}
 	}
-	if err = first(err, d.ended(it)); err != nil {
+	if err = cmp.Or(err, d.ended(it)); err != nil {
 		return 0, err
 	}
 	return found, nil
@@ -120,16 +121,8 @@ func (d *DB) visitVersions(from, to []byte, at cow.Epoch, visit func(k Key, v []
 		failed = err
 		return more && err == nil
 	})
-	return first(failed, err)
+	return cmp.Or(failed, err)
 }
 
 // cookie returns the place of a directory entry in its directory.
 func (k Key) cookie() uint64 { return binary.BigEndian.Uint64([]byte(k[9:17])) }
-
-// first returns the first error of two.
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
