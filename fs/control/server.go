@@ -23,9 +23,10 @@ type Server struct {
 	http   *http.Server
 
 	// Set by Serve, before the first request is looked at.
-	mount *fs.Mount
-	store *snapshot.Store
-	hello Hello
+	mount  *fs.Mount
+	store  *snapshot.Store
+	hello  Hello
+	served bool // the HTTP server closes the socket
 
 	mu     sync.Mutex
 	ending bool           // GUARDED_BY(mu): nothing new is begun
@@ -60,7 +61,7 @@ func Listen(storeDir string) (*Server, error) {
 
 // Serve begins to answer for m and store, in the background.
 func (s *Server) Serve(m *fs.Mount, store *snapshot.Store, hello Hello) {
-	s.mount, s.store, s.hello = m, store, hello
+	s.mount, s.store, s.hello, s.served = m, store, hello, true
 	go s.http.Serve(s.socket) // ends, with nothing to say, when Close is called
 }
 
@@ -79,7 +80,7 @@ func (s *Server) Close(result error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), connectLimit)
 	defer cancel()
 	err := unix.Unlinkat(int(s.dir.Fd()), socketName, 0)
-	if s.mount == nil { // never served: Shutdown does not know the listener
+	if !s.served { // Shutdown does not know the listener
 		err = errors.Join(err, s.socket.Close())
 	}
 	return errors.Join(err, s.http.Shutdown(ctx), s.dir.Close())
