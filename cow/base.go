@@ -41,7 +41,28 @@ func openBaseFiles(store int, most int, hook func(Op) error) (*baseFiles, error)
 	for i := range b.dirs {
 		b.dirs[i] = -1
 	}
+	if err := b.vet(); err != nil {
+		b.close()
+		return nil, err
+	}
 	return b, nil
+}
+
+// vet refuses a base/ whose fan-out directories are none: by a symbolic link the writers' plans and unlink(2) would reach files outside
+// the store. From now on nobody but this process changes them (I9).
+func (b *baseFiles) vet() error {
+	for i := range b.dirs {
+		name := fmt.Sprintf("%02x", i)
+		var st unix.Stat_t
+		err := unix.Fstatat(b.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			err = fmt.Errorf("not a directory: %w", ErrDamaged)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return &os.PathError{Op: "open", Path: "base/" + name, Err: err}
+		}
+	}
+	return nil
 }
 
 // fanOut returns the directory number of a content.

@@ -56,7 +56,7 @@ func OpenPool(dir string, snaps []Epoch, current Epoch, opt Options) (*Pool, err
 	if n := os.Getpagesize(); n != PageSize {
 		return nil, fmt.Errorf("the system's page is %d bytes, this store's is %d", n, PageSize)
 	}
-	store, err := openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	store, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}

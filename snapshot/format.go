@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -76,14 +77,19 @@ func decodeFormat(b []byte) (f storeFormat, err error) {
 
 // readFormat reads the format of the store in dir; errNoStore if it has none.
 func readFormat(dir string) (f storeFormat, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, formatFile))
+	file, err := openPlain(filepath.Join(dir, formatFile), os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
 		return f, errNoStore
 	}
 	if err != nil {
 		return f, err
 	}
-	if f, err = decodeFormat(b[:min(len(b), mostFormat)]); err != nil {
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, mostFormat))
+	if err != nil {
+		return f, err
+	}
+	if f, err = decodeFormat(b); err != nil {
 		return f, err
 	}
 	if f.pageSize != cow.PageSize {
@@ -99,7 +105,7 @@ func writeFormat(dir string) error {
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	uuid := fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 	temp := filepath.Join(dir, formatFile+".new")
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := openPlain(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

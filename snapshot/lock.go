@@ -17,7 +17,7 @@ const lockFile = "lock"
 func lock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockFile)
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		f, err := openPlain(path, os.O_RDWR|os.O_CREATE)
 		if err != nil {
 			return nil, err
 		}

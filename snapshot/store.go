@@ -157,7 +157,11 @@ func (s *Store) openParts(opt Options) (err error) {
 	if err := canOpen(s.dir); err != nil {
 		return err
 	}
-	if s.db, err = meta.Open(filepath.Join(s.dir, "meta"), meta.Options{Report: s.report}); err != nil {
+	metaDir := filepath.Join(s.dir, "meta")
+	if err := vetDir(metaDir); err != nil {
+		return err
+	}
+	if s.db, err = meta.Open(metaDir, meta.Options{Report: s.report}); err != nil {
 		return err
 	}
 	recs, err := s.db.Snapshots()

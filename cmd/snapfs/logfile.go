@@ -64,11 +64,14 @@ func (l *logFile) open() error { // REQUIRES(mu)
 			return err
 		}
 	}
-	file, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
 	}
 	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() { // a fifo or worse in a store from somebody else
+		err = fmt.Errorf("%s is not a file", l.path)
+	}
 	if err != nil {
 		file.Close()
 		return err
