@@ -2,6 +2,7 @@ package snapfs_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,10 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/snapfs/snapfs/fs"
+	"github.com/snapfs/snapfs/snapshot"
 )
 
 // roleVariable names the part that a test binary is to play instead of testing.
@@ -21,8 +26,31 @@ func playRole(role string, args []string) error {
 		return countInMapping(args[0])
 	case "locker":
 		return tryLocks(args[0])
+	case "serve":
+		return serveMount(args[0], args[1], args[2])
 	}
 	return fmt.Errorf("unknown role")
+}
+
+// serveMount is a daemon: it serves a store until stdin ends. mode may be "writeback".
+func serveMount(storeDir, mnt, mode string) error {
+	store, err := snapshot.Open(storeDir, snapshot.Options{Create: true})
+	for end := time.Now().Add(time.Minute); errors.Is(err, snapshot.ErrHeld) && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond) // the writer of a daemon that was killed
+		store, err = snapshot.Open(storeDir, snapshot.Options{Create: true})
+	}
+	if err != nil {
+		return err
+	}
+	mount, err := fs.New(store, fs.Options{MountPoint: mnt, StorePath: storeDir, Version: "test", Writeback: mode == "writeback"})
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	fmt.Println("serving")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	err = errors.Join(err, mount.Unmount())
+	mount.Wait()
+	return errors.Join(err, store.Close())
 }
 
 // actor is another process that follows a script of lines.

@@ -225,6 +225,9 @@ func (f *face) Lseek(_ <-chan struct{}, in *gofuse.LseekIn, out *gofuse.LseekOut
 	if in.Whence != seekData && in.Whence != seekHole {
 		return gofuse.EINVAL
 	}
+	if err := f.m.pushLive(h.node); err != nil {
+		return f.faults.status("lseek", in.NodeId, err)
+	}
 	off, err := h.content.SeekExtent(int64(in.Offset), in.Whence == seekHole)
 	out.Offset = uint64(off)
 	return f.faults.status("lseek", in.NodeId, err)

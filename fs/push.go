@@ -59,8 +59,20 @@ func (m *Mount) pushInode(root int, ino snapshot.Ino) error {
 		}
 		return nil
 	}
-	defer unix.Close(fd)
+	// Beside: close(2) may need the inode's lock, which the kernel holds while an LSEEK waits for us.
+	defer func() { go unix.Close(fd) }()
 	return retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, syncWait) })
+}
+
+// pushLive is push for an inode that a request is about: LSEEK, which the kernel sends without writing back what it holds
+// of the file, so that fresh data would be in a hole.
+func (m *Mount) pushLive(n nodeID) error {
+	if n.isFrozen() || !m.handles.isWritten(n.ino()) {
+		return nil
+	}
+	root := m.openRoot()
+	defer unix.Close(root)
+	return m.pushInode(root, n.ino())
 }
 
 func retryEINTR(call func() error) error {
