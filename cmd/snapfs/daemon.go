@@ -35,6 +35,7 @@ func serve(ctx context.Context, plan mountPlan, messages io.Writer, ready func()
 	defer stop()
 	unix.Umask(0o077)      // for the files of the store; modes in the tree are metadata, and the kernel has applied the umask of who makes a file
 	debug.SetGCPercent(50) // the heap costs every fork: keep it small
+	reserveThreads(threads)
 	d := &daemon{plan: plan, log: log.New(messages, "", log.LstdFlags|log.LUTC|log.Lmsgprefix)}
 	log.SetOutput(messages) // of go-fuse
 	if err := d.start(ctx); err != nil {
@@ -84,8 +85,12 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { removeDirs(made) })
 	_, err = os.Lstat(formatPath(d.plan.store))
 	isNew := errors.Is(err, syscall.ENOENT)
+	dirtyLimit := d.plan.options.dirtyLimit
+	if dirtyLimit == 0 {
+		dirtyLimit = defaultDirtyLimit(os.DirFS("/"))
+	}
 	d.store, err = openStore(ctx, d.plan.store, snapshot.Options{
-		DirtyLimit:    d.plan.options.dirtyLimit,
+		DirtyLimit:    dirtyLimit,
 		FlushInterval: d.plan.options.flushInterval,
 		Create:        true,
 		Report:        func(err error) { d.log.Printf("store: %v", err) },

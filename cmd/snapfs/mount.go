@@ -32,7 +32,8 @@ Options of -o, separated by commas:
   allow_other              other users may use the mount (always so as root)
   snapdir=hidden|visible   whether the root's listing shows .snapshots (default hidden)
   writeback=off|on         let the kernel keep written data for a while (default off)
-  dirty_limit=SIZE         most memory for data that is not in its file yet (default 256M)
+  dirty_limit=SIZE         most memory for data that is not in its file yet (default 256M,
+                           or a quarter of the memory that its control group allows)
   flush_interval=DURATION  how often that data is written (default 1s)
 Options that mount(8) and fstab add (rw, nofail, _netdev, x-...) are accepted.`,
 		Example: `  snapfs mount /srv/store /mnt/data
