@@ -15,7 +15,6 @@ type handle struct {
 	live    *snapshot.Handle // the same as content if it is a live file, else nil
 	writes  bool             // opened for writing: a shared mapping of it may be dirty in the kernel
 	view    *viewRef         // keeps the frozen view, nil in the live tree
-	names   []snapshot.Info  // of an open .snapshots: the listing; see snapdir.go
 }
 
 // handles is the table of what the kernel has open.

@@ -96,13 +96,14 @@ func (f *face) renameSnapshot(old, new string, flags uint32) gofuse.Status {
 	return f.faults.status("rename of snapshot", uint64(snapdirNode), f.m.rename(old, new))
 }
 
-// openSnapdir takes the listing that the handle will show. The kernel caches nothing of it.
+// openSnapdir opens .snapshots. The kernel caches nothing of it.
 func (f *face) openSnapdir(out *gofuse.OpenOut) gofuse.Status {
-	out.Fh = f.handles.add(&handle{node: snapdirNode, names: f.m.store.Visible()})
+	out.Fh = f.handles.add(&handle{node: snapdirNode})
 	return gofuse.OK
 }
 
-// listSnapshots returns the entries of an open .snapshots after offset. Epochs order them.
+// listSnapshots returns the entries of an open .snapshots after offset. Epochs order them, so that what is there throughout is listed
+// once, and a handle needs no listing of its own.
 func (f *face) listSnapshots(fh, after uint64) ([]snapshot.Dirent, error) {
 	h := f.handles.get(fh)
 	if h == nil || h.node != snapdirNode {
@@ -113,7 +114,7 @@ func (f *face) listSnapshots(fh, after uint64) ([]snapshot.Dirent, error) {
 		{Name: "..", Ino: snapshot.Root, Type: syscall.S_IFDIR, Cookie: dotdotOffset},
 	}
 	ents = ents[min(after, uint64(len(ents))):]
-	for _, info := range h.names {
+	for _, info := range f.m.store.Visible() {
 		cookie := firstCookie + uint64(info.Epoch)
 		if cookie <= after || info.State == snapshot.Failed || info.Epoch > maxEpoch {
 			continue
