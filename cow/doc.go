@@ -25,8 +25,11 @@
 //   - I6: a write that returned success does not fail later for lack of space: room for the undo page and for the
 //     base block behind a hole is reserved before the write is accepted.
 //   - I7: a writer that fails loses nothing: its pages are still private, and go back to the set of pages to be flushed.
-//   - I8: the forked child never allocates, locks, or runs Go code that can. See fork_unsafe.go.
-//   - I9: two processes never write one store: a writer keeps the store's lock descriptor open until it exits.
+//   - I8: the forked child never allocates, locks, or runs Go code that can. It does nothing before it is let go, and ends
+//     where the daemon dies before that; once let go it finishes its plan also if the daemon dies, because everything that
+//     it overwrites was saved (I1), so that what it holds is not lost. See fork_unsafe.go.
+//   - I9: two processes never write one store: a writer keeps the store's lock descriptor open until it exits. The next daemon
+//     waits for it.
 //   - I11: a failed fsync is final: the content or the undo log that it hit answers EIO from then on.
 //   - I12: private pages stay under a limit: a flush starts at half of it, above it writers wait.
 //

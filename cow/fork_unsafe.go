@@ -30,7 +30,7 @@ func afterFork()
 // childArgs is what the child needs to know, as plain numbers.
 type childArgs struct {
 	plan   uintptr
-	gate   uintptr    // read end of the pipe on which it is let go; its other end tells that the parent is gone
+	gate   uintptr    // read end of the pipe on which it is let go; it ends where the parent dies before that
 	base   uintptr    // descriptor of base/
 	parent uintptr    // process id of the daemon
 	keep   [3]uintptr // the descriptors to keep, ascending: gate, base and the store's lock (I9)
@@ -40,7 +40,7 @@ type childArgs struct {
 const (
 	exitDone   = 0
 	exitFailed = 1
-	exitOrphan = 2
+	exitOrphan = 2 // the daemon died before it let the writer go
 )
 
 // forkWriter forks the daemon. It returns the child's process id in the parent; the child runs its plan and exits.
@@ -83,8 +83,9 @@ func childMain(a *childArgs) {
 	childRun(a, h)
 }
 
-// childRun runs the steps. It stops when its parent is gone: then the private pages of the live tree are lost, the
-// snapshot will be removed, and the lock must be given up for the next daemon.
+// childRun runs the steps. It goes on if the daemon dies meanwhile: every page that it overwrites was saved before it was let go
+// (I1), and its lock keeps the next daemon away (I9), so to finish is as safe as to stop, and what was captured is not lost.
+// Only an orphan does not sync: nobody is told that those bytes are durable, and the next daemon, which waits, syncs everything.
 //
 //go:norace
 //go:nosplit
@@ -93,22 +94,19 @@ func childRun(a *childArgs, h *planHeader) {
 	fd := ^uintptr(0)
 	at := a.plan + PageSize
 	for i := uint64(0); i < h.steps; i++ {
-		if ppid, _, _ := syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0); ppid != a.parent {
-			childExit(exitOrphan)
-		}
 		s := *(**planStep)(unsafe.Pointer(&at))
 		var errno syscall.Errno
 		switch s.kind {
 		case planOpen:
 			fd, _, errno = syscall.RawSyscall6(syscall.SYS_OPENAT, a.base, s.addr, syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0, 0, 0)
 		case planWrite:
-			errno = childWrite(a, h, fd, s)
+			errno = childWrite(h, fd, s)
 		case planSync:
-			_, _, errno = syscall.RawSyscall(syscall.SYS_FDATASYNC, fd, 0, 0)
+			errno = childSync(a, syscall.SYS_FDATASYNC, fd)
 		case planClose:
 			_, _, errno = syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
 		case planSyncFS:
-			_, _, errno = syscall.RawSyscall(unix.SYS_SYNCFS, a.base, 0, 0)
+			errno = childSync(a, unix.SYS_SYNCFS, a.base)
 		}
 		if errno != 0 {
 			h.errno, h.atStep = uint64(errno), i
@@ -121,18 +119,28 @@ func childRun(a *childArgs, h *planHeader) {
 	childExit(exitDone)
 }
 
-// childChunk is how many bytes are written between two looks at the parent: it bounds how long an orphan lives on.
+// childSync makes the system call that syncs fd, unless the daemon is gone.
+//
+//go:norace
+//go:nosplit
+//go:nocheckptr
+func childSync(a *childArgs, call, fd uintptr) syscall.Errno {
+	if ppid, _, _ := syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0); ppid != a.parent {
+		return 0
+	}
+	_, _, errno := syscall.RawSyscall(call, fd, 0, 0)
+	return errno
+}
+
+// childChunk is how many bytes are written at a time, so that the daemon sees progress.
 const childChunk = 4 << 20
 
 //go:norace
 //go:nosplit
 //go:nocheckptr
-func childWrite(a *childArgs, h *planHeader, fd uintptr, s *planStep) syscall.Errno {
+func childWrite(h *planHeader, fd uintptr, s *planStep) syscall.Errno {
 	addr, off, left := s.addr, uintptr(s.off), uintptr(s.n)
 	for left > 0 {
-		if ppid, _, _ := syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0); ppid != a.parent {
-			childExit(exitOrphan)
-		}
 		k := left
 		if k > childChunk {
 			k = childChunk

@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -192,101 +188,4 @@ func TestKilledWriters(t *testing.T) {
 	w.reopen()
 	w.verify()
 	w.check()
-}
-
-// TestOrphanedWriter kills a daemon (this test's binary, run again) while its writer is at work: the writer ends by
-// itself, keeps the lock until then (I9) and no other descriptor, and the store opens again.
-func TestOrphanedWriter(t *testing.T) {
-	if dir := os.Getenv("SNAPFS_TEST_ORPHAN"); dir != "" {
-		orphanDaemon(dir)
-	}
-	dir := tempDir(t)
-	cmd := exec.Command(os.Args[0], "-test.run=^TestOrphanedWriter$")
-	cmd.Env = append(os.Environ(), "SNAPFS_TEST_ORPHAN="+dir)
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	b := make([]byte, 64)
-	n, err := out.Read(b)
-	must(t, err)
-	writer, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	if err != nil {
-		t.Fatalf("the daemon said %q", b[:n])
-	}
-	var names []string
-	for range 100 { // it closes what it does not need as its first act, but not before it runs
-		names = descriptors(t, writer)
-		if len(names) == 3 {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if len(names) != 3 {
-		t.Errorf("the writer keeps %v; want a pipe, base and the lock", names)
-	}
-	must(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	lock, err := os.OpenFile(dir+"/lock", os.O_RDWR, 0)
-	must(t, err)
-	defer lock.Close()
-	start := time.Now()
-	for unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		if time.Since(start) > 5*time.Second {
-			t.Fatal("the orphan still holds the lock")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	if err := unix.Kill(writer, 0); err == nil && !isZombie(writer) {
-		t.Error("the lock is free but the writer lives")
-	}
-	p, err := OpenPool(dir, []Epoch{1}, 3, Options{Index: newMemIndex(), FlushInterval: -1})
-	must(t, err)
-	must(t, p.Close())
-}
-
-func descriptors(t *testing.T, pid int) (names []string) {
-	dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
-	entries, err := os.ReadDir(dir)
-	must(t, err)
-	for _, e := range entries {
-		name, _ := os.Readlink(dir + e.Name())
-		names = append(names, name)
-	}
-	return names
-}
-
-func isZombie(pid int) bool {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	return strings.Contains(string(b), ") Z ")
-}
-
-// orphanDaemon is the daemon of TestOrphanedWriter: it says the number of its writer and waits to be killed.
-func orphanDaemon(dir string) {
-	lock, err := os.OpenFile(dir+"/lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
-		panic(err)
-	}
-	p, err := OpenPool(dir, nil, 1, Options{Index: newMemIndex(), LockFD: int(lock.Fd()), FlushInterval: -1})
-	if err != nil {
-		panic(err)
-	}
-	record := func(Epoch, int64, int64) error { return nil }
-	f, _ := p.Create(1)
-	_, _ = f.WriteAt(make([]byte, 1<<20), 0, record)
-	fz, err := p.Freeze(func(Epoch) error { return nil })
-	if err != nil {
-		panic(err)
-	}
-	fz.Finish()
-	_, _ = f.WriteAt(bytes.Repeat([]byte{1}, 1<<20), 0, record)
-	fz, err = p.Freeze(func(Epoch) error { return nil })
-	if err != nil {
-		panic(err)
-	}
-	os.Stdout.WriteString(strconv.Itoa(fz.WriterPID()) + "\n")
-	time.Sleep(time.Minute) // it is killed long before
-	runtime.KeepAlive(lock)
 }

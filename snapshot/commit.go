@@ -150,6 +150,10 @@ func (s *Store) end(p *pending, name string) (Taken, error) {
 //	5 record "durable", synced    the snapshot (I4)                              nothing to do
 //	6 memory given back           the same                                       nothing to do
 //
+// Where only the daemon dies in 3 its writer finishes the writing (I8), so that the live tree has all of the new bytes. The
+// snapshot is removed all the same: nobody was told that it is there, and whether everything else of it would be whole (4) only the
+// daemon knew.
+//
 // A failure of any step removes the snapshot as recovery does; its pages are still private (I7).
 func (s *Store) commit(p *pending) error {
 	if err := s.db.Sync(); err != nil { // 1

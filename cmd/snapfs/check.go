@@ -58,10 +58,16 @@ func checkStoreOf(ctx context.Context, dir string) (snapshot.Report, error) {
 			store = m.Source
 		}
 	}
+	writers := newOrphans(store, os.Stderr)
 	for start := time.Now(); ; time.Sleep(lockInterval) {
 		report, err := snapshot.Check(store)
 		if !isLocked(err) {
 			return report, err
+		}
+		if waiting, err := writers.look(); err != nil {
+			return snapshot.Report{}, err
+		} else if waiting && ctx.Err() == nil {
+			continue
 		}
 		report, err = checkMounted(ctx, store)
 		if err == nil || answers(ctx, store) || time.Since(start) > endingLimit {

@@ -27,15 +27,20 @@ const (
 	hiddenLimit = 2 * time.Second
 )
 
-// openStore opens the store, and waits for a daemon that is ending to let go of it.
+// openStore opens the store, and waits for a daemon that is ending, or for the writer of one that was killed, to let go of it.
 func openStore(ctx context.Context, dir string, opt snapshot.Options) (*snapshot.Store, error) {
 	start := time.Now()
+	writers := newOrphans(dir, os.Stderr)
 	for {
 		store, err := snapshot.Open(dir, opt)
 		if !isLocked(err) {
 			return store, err
 		}
-		if err := inUse(ctx, dir, time.Since(start)); err != nil {
+		waiting, err := writers.look()
+		if err == nil && !waiting {
+			err = inUse(ctx, dir, time.Since(start))
+		}
+		if err != nil {
 			return nil, err
 		}
 		select {
