@@ -56,6 +56,11 @@ func (m *Mount) connect() (*gofuse.Server, error) {
 	return server, nil
 }
 
+// capabilities that the kernel is asked for. With access control lists come DONT_MASK (the umask does not count where a
+// directory has a default list) and SETXATTR_EXT (whether a new list clears the setgid bit).
+const capabilities = gofuse.CAP_HANDLE_KILLPRIV_V2 | gofuse.CAP_ATOMIC_O_TRUNC | gofuse.CAP_READDIRPLUS_AUTO |
+	gofuse.CAP_DONT_MASK | gofuse.CAP_SETXATTR_EXT
+
 // mountOptions says how the kernel is to treat the mount; the package comment says why it may cache so much.
 func (m *Mount) mountOptions(root bool) *gofuse.MountOptions {
 	o := &gofuse.MountOptions{
@@ -70,7 +75,8 @@ func (m *Mount) mountOptions(root bool) *gofuse.MountOptions {
 		DisableSplice:            true, // reads come from memory or by pread
 		ExplicitDataCacheControl: true,
 		EnableSymlinkCaching:     true,
-		ExtraCapabilities:        gofuse.CAP_HANDLE_KILLPRIV_V2 | gofuse.CAP_ATOMIC_O_TRUNC | gofuse.CAP_READDIRPLUS_AUTO,
+		EnableAcl:                !m.opt.NoACL,
+		ExtraCapabilities:        capabilities,
 		DisabledCapabilities:     gofuse.CAP_PASSTHROUGH, // would go around copy-on-write
 		Logger:                   log.New(goFuseLog{m.faults.log.Writer()}, m.faults.log.Prefix(), m.faults.log.Flags()),
 		Debug:                    m.opt.Debug,

@@ -14,6 +14,14 @@
 // listings stay cached over opens. The one exception is .snapshots, which also changes through the control socket: Mount
 // tells the kernel (notify.go) after such a change.
 //
+// # Rights
+//
+// The kernel checks all rights, by modes and access control lists (default_permissions, POSIX_ACL). A list is asked for once
+// for an inode that somebody uses who is not its owner, and stays in the kernel's cache, also that there is none, until the
+// inode's attributes are asked for again. The one exception is the root: its inode is older than the answer to INIT, so
+// Linux never caches its list (ACL_DONT_CACHE in fuse_init_inode), and a path that goes through it costs one request of
+// everybody but its owner. Options.NoACL spares that.
+//
 // # Deadlocks to stay clear of
 //
 //   - A notification takes the kernel's lock of the directory that it names. The kernel holds that lock during MKDIR,

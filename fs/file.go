@@ -44,7 +44,7 @@ func (f *face) liveFile(fh uint64) (*snapshot.Handle, error) {
 // the rule also without O_EXCL. It holds the directory's lock: nobody can unlink the file before it is open.
 func (f *face) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
 	dir := nodeID(in.NodeId)
-	attr, err := f.create(dir, name, specOf(&in.InHeader, syscall.S_IFREG|in.Mode&07777))
+	attr, err := f.create(dir, name, specOf(&in.InHeader, syscall.S_IFREG|in.Mode&07777, in.Umask))
 	if err != nil {
 		return f.faults.status("create", in.NodeId, err)
 	}

@@ -22,6 +22,7 @@ type Options struct {
 	ReadOnly   bool
 	Visible    bool // list .snapshots in the root (snapdir=visible)
 	Writeback  bool // let the kernel keep written data (writeback=on)
+	NoACL      bool // no POSIX access control lists
 	Version    string
 	Debug      bool // log every request
 }

@@ -26,9 +26,10 @@ func (f *face) makeEntry(op string, in *gofuse.InHeader, name string, spec snaps
 	return gofuse.OK
 }
 
-// specOf describes an inode of the caller's.
-func specOf(in *gofuse.InHeader, mode uint32) snapshot.Spec {
-	return snapshot.Spec{Mode: mode, UID: in.Uid, GID: in.Gid}
+// specOf describes an inode of the caller's. The kernel leaves the umask to us (DONT_MASK): a default access control list
+// stands in its place. It has cleared a setgid bit that the caller may not give.
+func specOf(in *gofuse.InHeader, mode, umask uint32) snapshot.Spec {
+	return snapshot.Spec{Mode: mode, Umask: umask, UID: in.Uid, GID: in.Gid}
 }
 
 func (f *face) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
@@ -36,7 +37,7 @@ func (f *face) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out *go
 	if mode&syscall.S_IFMT == 0 {
 		mode |= syscall.S_IFREG
 	}
-	spec := specOf(&in.InHeader, mode)
+	spec := specOf(&in.InHeader, mode, in.Umask)
 	spec.Rdev = in.Rdev
 	return f.makeEntry("mknod", &in.InHeader, name, spec, out)
 }
@@ -46,12 +47,12 @@ func (f *face) Mkdir(_ <-chan struct{}, in *gofuse.MkdirIn, name string, out *go
 	if nodeID(in.NodeId) == snapdirNode {
 		return f.mkdirSnapshot(name, out)
 	}
-	spec := specOf(&in.InHeader, syscall.S_IFDIR|in.Mode&07777)
+	spec := specOf(&in.InHeader, syscall.S_IFDIR|in.Mode&07777, in.Umask)
 	return f.makeEntry("mkdir", &in.InHeader, name, spec, out)
 }
 
 func (f *face) Symlink(_ <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
-	spec := specOf(in, syscall.S_IFLNK|0777)
+	spec := specOf(in, syscall.S_IFLNK|0777, 0)
 	spec.Target = target
 	return f.makeEntry("symlink", in, name, spec, out)
 }

@@ -2,19 +2,17 @@ package fs
 
 import (
 	"fmt"
-	"strings"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/snapfs/snapfs/snapshot"
 )
 
-// aclPrefix begins the names of POSIX ACLs. The kernel would not obey them here, so they are not stored.
-const aclPrefix = "system.posix_acl_"
-
 // xattrName says whether an extended attribute of that name can be had at all.
-func xattrName(node nodeID, name string) error {
-	if strings.HasPrefix(name, aclPrefix) || node == snapdirNode {
-		return fmt.Errorf("extended attribute %s: %w", name, syscall.EOPNOTSUPP)
+func (f *face) xattrName(name string) error {
+	if f.m.opt.NoACL && snapshot.IsACL(name) {
+		return fmt.Errorf("mounted with noacl: %w", syscall.EOPNOTSUPP)
 	}
 	return nil
 }
@@ -23,8 +21,11 @@ func xattrName(node nodeID, name string) error {
 // is, which has no dest).
 func (f *face) GetXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string, dest []byte) (uint32, gofuse.Status) {
 	node := nodeID(in.NodeId)
-	if err := xattrName(node, name); err != nil {
+	if err := f.xattrName(name); err != nil {
 		return 0, f.faults.status("getxattr", in.NodeId, err)
+	}
+	if node == snapdirNode { // has none; not EOPNOTSUPP, which the kernel would take for a failure to check rights
+		return 0, gofuse.ENOATTR
 	}
 	view, ref, err := f.view(node)
 	if err != nil {
@@ -71,9 +72,13 @@ func (f *face) SetXAttr(_ <-chan struct{}, in *gofuse.SetXAttrIn, name string, v
 	node := nodeID(in.NodeId)
 	err := f.change(node)
 	if err == nil {
-		err = xattrName(node, name)
+		err = f.xattrName(name)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case snapshot.IsACL(name):
+		err = f.live.SetACL(node.ino(), name, value, in.SetXAttrFlags&gofuse.SETXATTR_ACL_KILL_SGID != 0)
+	default:
 		err = f.live.SetXattr(node.ino(), name, value, uint(in.Flags))
 	}
 	return f.faults.status("setxattr", in.NodeId, err)
@@ -83,7 +88,7 @@ func (f *face) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string) 
 	node := nodeID(in.NodeId)
 	err := f.change(node)
 	if err == nil {
-		err = xattrName(node, name)
+		err = f.xattrName(name)
 	}
 	if err == nil {
 		err = f.live.RemoveXattr(node.ino(), name)

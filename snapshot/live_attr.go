@@ -52,15 +52,35 @@ func (l *Live) SetAttr(ino Ino, ch Change) (Attr, error) {
 			return Attr{}, err
 		}
 	}
-	l.measure(n)
+	l.measure(n) // may wait for I/O of the file: not under l.mu
+	if ch.Set&SetMode != 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+	}
+	return l.setAttr(n, &ch)
+}
+
+// setAttr sets all but the size. If it changes the mode l.mu is held, and the access control list follows.
+func (l *Live) setAttr(n *node, ch *Change) (attr Attr, err error) {
+	var list acl
+	var written cow.Epoch
+	if ch.Set&SetMode != 0 {
+		if list, written, err = l.acl(n, accessACL); err != nil {
+			return attr, err
+		}
+	}
 	c, err := l.begin(n)
 	if err != nil {
-		return Attr{}, err
+		return attr, err
 	}
 	defer c.end()
 	rec := c.rec(n)
 	ch.apply(rec, now())
-	return attrOf(ino, rec), c.commit()
+	if list != nil {
+		list.chmod(rec.Mode)
+		c.putACL(n, accessACL, list, written)
+	}
+	return attrOf(n.ino, rec), c.commit()
 }
 
 // apply makes the change but for the size. A new mode counts more than the set-id bits it clears.

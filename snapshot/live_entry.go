@@ -7,10 +7,11 @@ import (
 	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
-// Spec describes an inode to be made. Mode holds the file type; umask has been applied.
+// Spec describes an inode to be made. Mode holds the file type; the umask is applied to it unless the directory has a
+// default access control list.
 type Spec struct {
-	Mode, UID, GID, Rdev uint32
-	Target               string // of a symlink
+	Mode, Umask, UID, GID, Rdev uint32
+	Target                      string // of a symlink
 }
 
 // entry is a directory entry as it was found before a change, with what the change has to know to replace or remove it.
@@ -101,16 +102,20 @@ func (l *Live) Create(parent Ino, name string, spec Spec) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
+	return l.create(dir, &ent, spec)
+}
+
+func (l *Live) create(dir *node, ent *entry, spec Spec) (Attr, error) {
+	lists, err := l.inherit(dir, &spec)
+	if err != nil {
+		return Attr{}, err
+	}
 	ino, err := l.db.NextIno()
 	if err != nil {
 		return Attr{}, err
 	}
 	n := l.nodes.get(ino)
 	defer l.nodes.put(n)
-	return l.create(dir, n, &ent, spec)
-}
-
-func (l *Live) create(dir, n *node, ent *entry, spec Spec) (Attr, error) {
 	c, err := l.begin(dir, n)
 	if err != nil {
 		return Attr{}, err
@@ -129,7 +134,7 @@ func (l *Live) create(dir, n *node, ent *entry, spec Spec) (Attr, error) {
 		p.Nlink++
 	}
 	c.putEntry(ent, n.ino, spec.Mode&syscall.S_IFMT)
-	n.caps = capsNone
+	c.bequeath(n, lists)
 	if err := c.commit(); err != nil {
 		l.nodes.forsake(n)
 		return Attr{}, err

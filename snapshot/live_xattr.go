@@ -11,8 +11,35 @@ import (
 // capsXattr holds file capabilities. With KILLPRIV_V2 the kernel leaves it to us to remove them when the file is written.
 const capsXattr = "security.capability"
 
-// SetXattr sets an extended attribute; flags may be XATTR_CREATE or XATTR_REPLACE.
+// ownXattrs is a set of the extended attributes that the live tree itself looks for.
+type ownXattrs uint8
+
+// ownXattr returns the set of one attribute; empty if it is none of these.
+func ownXattr(name string) ownXattrs {
+	switch name {
+	case capsXattr:
+		return 1 << 0
+	case accessACL:
+		return 1 << 1
+	case defaultACL:
+		return 1 << 2
+	}
+	return 0
+}
+
+// lacks tells whether the inode is known not to have one of ownXattrs.
+func (n *node) lacks(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.absent&ownXattr(name) != 0
+}
+
+// SetXattr sets an extended attribute; flags may be XATTR_CREATE or XATTR_REPLACE, which mean nothing for access control
+// lists, as elsewhere.
 func (l *Live) SetXattr(ino Ino, name string, value []byte, flags uint) error {
+	if IsACL(name) {
+		return l.SetACL(ino, name, value, false)
+	}
 	if err := checkXattr("set attribute", ino, name); err != nil {
 		return err
 	}
@@ -50,13 +77,12 @@ func (l *Live) SetXattr(ino Ino, name string, value []byte, flags uint) error {
 	defer c.end()
 	c.b.PutXattr(ino, name, value, c.epoch, prev)
 	c.rec(n).Ctime = now()
-	if name == capsXattr {
-		n.caps = capsSome
-	}
+	n.absent &^= ownXattr(name)
 	return c.commit()
 }
 
-// RemoveXattr removes an extended attribute.
+// RemoveXattr removes an extended attribute. Only of an access control list it is no error if there is none: what the
+// mode says is left, in any case.
 func (l *Live) RemoveXattr(ino Ino, name string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,6 +93,9 @@ func (l *Live) RemoveXattr(ino Ino, name string) error {
 	defer l.nodes.put(n)
 	x, found, err := l.xattr(ino, name)
 	if err == nil && !found {
+		if IsACL(name) {
+			return nil
+		}
 		err = &opError{"remove attribute", ino, name, syscall.ENODATA}
 	}
 	if err != nil {
@@ -98,21 +127,20 @@ func (l *Live) dropXattr(n *node, x xattr) error {
 		return err
 	}
 	defer c.end()
-	c.b.DeleteXattr(n.ino, x.name, c.epoch, x.epoch, x.older)
+	c.deleteXattr(n, x)
 	c.rec(n).Ctime = now()
-	if x.name == capsXattr {
-		c.after = append(c.after, func() { n.caps = capsNone })
-	}
 	return c.commit()
+}
+
+func (c *change) deleteXattr(n *node, x xattr) {
+	c.b.DeleteXattr(n.ino, x.name, c.epoch, x.epoch, x.older)
+	c.after = append(c.after, func() { n.absent |= ownXattr(x.name) })
 }
 
 // removeCaps removes file capabilities before a write, truncation or change of owner. Most files have none, which is
 // remembered: it costs nothing then.
 func (l *Live) removeCaps(n *node) error {
-	n.mu.Lock()
-	caps := n.caps
-	n.mu.Unlock()
-	if caps == capsNone {
+	if n.lacks(capsXattr) {
 		return nil
 	}
 	l.mu.Lock()
@@ -126,6 +154,6 @@ func (l *Live) removeCaps(n *node) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.caps = capsNone // l.mu keeps others from setting one meanwhile
+	n.absent |= ownXattr(capsXattr) // l.mu keeps others from setting one meanwhile
 	return nil
 }

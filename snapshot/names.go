@@ -43,8 +43,8 @@ func checkEntryName(op string, parent Ino, name string) error {
 	return nil
 }
 
-// checkXattr accepts the name spaces that Linux file systems keep. Access control lists (system.posix_acl_*) are refused
-// rather than kept without effect.
+// checkXattr accepts the name spaces that Linux file systems keep. Of system. that is only access control lists, which do
+// not come here.
 func checkXattr(op string, ino Ino, name string) error {
 	switch {
 	case len(name) > maxXattrName:

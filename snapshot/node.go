@@ -32,8 +32,8 @@ type node struct {
 	opens     int        // open handles, each with a reference
 	orphan    bool       // no name is left; holds a reference
 	forgotten bool       // the kernel does not know it any more
-	caps      capState
-	measured  uint64 // value of changes when rec.Blocks was read
+	absent    ownXattrs  // known not to be there
+	measured  uint64     // value of changes when rec.Blocks was read
 
 	// content is held shared while file is used and exclusive while it changes. It comes before the locks of the
 	// file, the gate and mu.
@@ -41,15 +41,6 @@ type node struct {
 	file    *cow.File     // GUARDED_BY content; nil if closed, or if there are no bytes yet
 	changes atomic.Uint64 // counts what may have changed the blocks of the base file
 }
-
-// capState says whether the inode has file capabilities, which a write removes.
-type capState uint8
-
-const (
-	capsUnknown capState = iota
-	capsNone
-	capsSome
-)
 
 // nodes is the cache of nodes: those in use, and a bounded number of others.
 type nodes struct {

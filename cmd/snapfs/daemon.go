@@ -130,6 +130,7 @@ func (d *daemon) serveMount() error {
 			StorePath:  d.plan.store,
 			AllowOther: opt.allowOther,
 			ReadOnly:   opt.readOnly,
+			NoACL:      opt.noACL,
 			Visible:    opt.visible,
 			Writeback:  opt.writeback,
 			Version:    version(),

@@ -30,6 +30,7 @@ daemon goes on in the background; its messages go to STORE/snapfs.log.
 Options of -o, separated by commas:
   ro                       nothing can be changed through the mount
   allow_other              other users may use the mount (always so as root)
+  acl|noacl                POSIX access control lists (default acl)
   snapdir=hidden|visible   whether the root's listing shows .snapshots (default hidden)
   writeback=off|on         let the kernel keep written data for a while (default off)
   dirty_limit=SIZE         most memory for data that is not in its file yet (default 256M,

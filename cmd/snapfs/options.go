@@ -14,11 +14,12 @@ type mountOptions struct {
 	visible       bool // snapdir=visible
 	writeback     bool
 	noExec        bool
+	noACL         bool
 	dirtyLimit    int64         // bytes; 0 means the default
 	flushInterval time.Duration // 0 means the default
 }
 
-const knownOptions = "ro, allow_other, snapdir=hidden|visible, writeback=off|on, dirty_limit=SIZE, flush_interval=DURATION"
+const knownOptions = "ro, allow_other, acl|noacl, snapdir=hidden|visible, writeback=off|on, dirty_limit=SIZE, flush_interval=DURATION"
 
 // parseOptions reads the values of all -o flags, each a comma separated list; a later option overrides an earlier one.
 func parseOptions(lists []string, root bool) (mountOptions, error) {
@@ -46,6 +47,8 @@ func (opt *mountOptions) set(option string) error {
 		opt.allowOther = true
 	case option == "noexec", option == "exec":
 		opt.noExec = option == "noexec"
+	case option == "noacl", option == "acl":
+		opt.noACL = option == "noacl"
 	case name == "snapdir" && hasValue:
 		opt.visible, err = oneOf(option, value, "visible", "hidden")
 	case name == "writeback" && hasValue:

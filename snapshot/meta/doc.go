@@ -31,6 +31,9 @@
 // of one directory that share a hash (about one chance in 10^5 with ten million names) are found by
 // name like all others; only a listing that is interrupted exactly between them would skip the second.
 //
+// The value of an extended attribute is kept as the system call gave it; access control lists (system.posix_acl_access and
+// _default) have the form of the kernel's linux/posix_acl_xattr.h.
+//
 // A chunk is 256 pages of a content; the page in a place is its number within the chunk. Places are sorted by
 // page; bit 0 of flags says that the page was all zero and is not in the log.
 //
