@@ -97,6 +97,20 @@ func (b *baseFiles) subdir(i int) (int, error) {
 	return fd, nil
 }
 
+// names lists the fan-out directory i, which need not be there.
+func (b *baseFiles) names(i int) ([]string, error) {
+	name := fmt.Sprintf("%02x", i)
+	fd, err := openat(b.dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open directory", Path: "base/" + name, Err: err}
+	}
+	defer unix.Close(fd)
+	return listDir(fd)
+}
+
 // acquire opens the base file of id, or takes it from the cache; with create it makes a new one. Each acquire needs its release.
 func (b *baseFiles) acquire(id ID, create bool) (*baseFile, error) {
 	b.mu.Lock()

@@ -94,11 +94,7 @@ func (p *Pool) CheckBase(id ID, report func(Problem)) {
 // BaseIDs calls visit for every base file in the store.
 func (p *Pool) BaseIDs(visit func(ID)) error {
 	for i := range 256 {
-		fd, err := p.base.subdir(i)
-		if err != nil {
-			return err
-		}
-		names, err := listDir(fd)
+		names, err := p.base.names(i)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ type memIndex struct {
 	places  map[ID]map[uint64][]Place // by page, each list sorted by log
 	indexed map[Epoch]int64
 	onFind  func() // if set: called before a look-up
+	addErr  error  // if set: Add fails with it
 }
 
 func newMemIndex() *memIndex {
@@ -20,6 +21,9 @@ func newMemIndex() *memIndex {
 func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.addErr != nil {
+		return m.addErr
+	}
 	for _, pl := range places {
 		pages := m.places[pl.ID]
 		if pages == nil {
@@ -74,6 +78,9 @@ func (m *memIndex) Indexed(log Epoch) (int64, error) {
 func (m *memIndex) Remove(places []Place) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.addErr != nil {
+		return m.addErr
+	}
 	for _, pl := range places {
 		pages := m.places[pl.ID]
 		if pages == nil {

@@ -55,3 +55,30 @@ func TestFullMemory(t *testing.T) {
 	w.verify()
 	w.check()
 }
+
+// TestFullIndex lets the index of the undo logs find no room: the flush says so, and the next one succeeds. The log itself is durable,
+// so nothing has failed for good.
+func TestFullIndex(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 8*PageSize)))
+	s, err := w.freeze()
+	must(t, err)
+	must(t, w.commit(s))
+	must(t, w.write(id, 0, fill(2, 4*PageSize)))
+	w.index.addErr = unix.ENOSPC
+	if err := w.sync(id); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("sync with a full index: %v, want ENOSPC", err)
+	}
+	w.verify()
+	must(t, w.write(id, 2*PageSize, fill(3, 4*PageSize)))
+	if err := w.pool.Flush(); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("flush with a full index: %v, want ENOSPC", err)
+	}
+	w.index.addErr = nil
+	must(t, w.sync(id))
+	w.verify()
+	w.reopen()
+	w.verify()
+	w.check()
+}

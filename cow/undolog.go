@@ -161,9 +161,12 @@ func (l *undoLog) sync(end int64) error {
 	if err != nil {
 		return l.fail(fmt.Errorf("sync undo log %d: %w", l.epoch, err))
 	}
-	for _, b := range pending {
+	for i, b := range pending {
 		if err := l.index.Add(l.epoch, b.end, b.places); err != nil {
-			return l.fail(fmt.Errorf("index undo log %d: %w", l.epoch, err))
+			l.mu.Lock() // the log has them, durably: they are indexed when there is room again
+			l.pending = append(pending[i:len(pending):len(pending)], l.pending...)
+			l.mu.Unlock()
+			return fmt.Errorf("index undo log %d: %w", l.epoch, err)
 		}
 	}
 	l.synced.Store(upTo)

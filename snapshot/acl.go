@@ -216,7 +216,7 @@ func (c *change) putACL(n *node, name string, list acl, prev cow.Epoch) {
 func (l *Live) SetACL(ino Ino, name string, value []byte, killSGID bool) error {
 	list, err := parseACL(value)
 	if err == nil {
-		err = l.spare.take(entryBytes + int64(len(value)))
+		err = l.disk.take(entryBytes + int64(len(value)))
 	}
 	if err != nil {
 		return &opError{"set the list", ino, name, err}

@@ -85,7 +85,7 @@ func (p *pending) taken(name string) Taken {
 
 // freeze closes the epoch and makes the snapshot visible.
 func (s *Store) freeze(p *pending, name string) (err error) {
-	if err := s.live.spare.take(entryBytes); err != nil {
+	if err := s.ballast.look(snapshotBytes); err != nil {
 		return err
 	}
 	if err := s.live.flushAttrs(); err != nil { // so that few are left for the freeze itself

@@ -78,7 +78,7 @@ func (h *Handle) WriteAt(data []byte, off int64, killPriv bool) (n int, err erro
 	if len(data) == 0 {
 		return 0, nil
 	}
-	if err := h.l.spare.take(2*int64(len(data)) + entryBytes); err != nil { // the bytes, and those in the undo log
+	if err := h.l.disk.take(2*int64(len(data)) + entryBytes); err != nil { // the bytes, and those in the undo log
 		return 0, &opError{"write", h.n.ino, "", err}
 	}
 	err = h.change(func(f *cow.File) error {
@@ -103,7 +103,7 @@ func (h *Handle) Fallocate(mode uint32, off, n int64, killPriv bool) error {
 	}
 	keep := mode&unix.FALLOC_FL_KEEP_SIZE != 0
 	if mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
-		if err := h.l.spare.take(n); err != nil {
+		if err := h.l.disk.take(n); err != nil {
 			return &opError{"fallocate", h.n.ino, "", err}
 		}
 	}

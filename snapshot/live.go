@@ -37,8 +37,8 @@ type Live struct {
 	report func(error)
 	newest func() cow.Epoch // epoch of the newest snapshot, 0 if there is none; called inside the gate
 
-	spare  *spare // nil in tests without a disk
-	synced cow.ID // contents below it were durable when the store was opened
+	disk   *ballast // nil in tests without a disk
+	synced cow.ID   // contents below it were durable when the store was opened
 
 	nodes *nodes
 	mu    sync.Mutex

@@ -85,7 +85,7 @@ func (l *Live) Create(parent Ino, name string, spec Spec) (Attr, error) {
 	if err := checkSpec(parent, name, spec); err != nil {
 		return Attr{}, err
 	}
-	if err := l.spare.take(entryBytes); err != nil {
+	if err := l.disk.take(entryBytes); err != nil {
 		return Attr{}, &opError{"create", parent, name, err}
 	}
 	l.mu.Lock()
@@ -169,7 +169,7 @@ func (l *Live) Link(ino, parent Ino, name string) (Attr, error) {
 	if err := checkEntryName("link", parent, name); err != nil {
 		return Attr{}, err
 	}
-	if err := l.spare.take(entryBytes); err != nil {
+	if err := l.disk.take(entryBytes); err != nil {
 		return Attr{}, &opError{"link", parent, name, err}
 	}
 	l.mu.Lock()

@@ -46,7 +46,7 @@ func (l *Live) SetXattr(ino Ino, name string, value []byte, flags uint) error {
 	if len(value) > maxXattr {
 		return &opError{"set attribute", ino, name, syscall.E2BIG}
 	}
-	if err := l.spare.take(entryBytes + int64(len(value))); err != nil {
+	if err := l.disk.take(entryBytes + int64(len(value))); err != nil {
 		return &opError{"set attribute", ino, name, err}
 	}
 	l.mu.Lock()

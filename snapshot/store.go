@@ -29,16 +29,17 @@ type Options struct {
 
 // Store is an open store: the live tree and its snapshots.
 type Store struct {
-	dir    string
-	report func(error)
-	lock   *os.File
-	db     *meta.DB
-	pool   *cow.Pool
-	live   *Live
-	snaps  *catalogue
-	turns  queue
-	stats  storeStats
-	usage  usage
+	dir     string
+	report  func(error)
+	lock    *os.File
+	ballast *ballast
+	db      *meta.DB
+	pool    *cow.Pool
+	live    *Live
+	snaps   *catalogue
+	turns   queue
+	stats   storeStats
+	usage   usage
 
 	mu      sync.Mutex
 	closing bool
@@ -76,10 +77,7 @@ func open(dir string, opt Options) (s *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Store{dir: dir, report: opt.Report, stop: make(chan struct{})}
-	if s.report == nil {
-		s.report = func(error) {}
-	}
+	s = &Store{dir: dir, report: newReports(opt.Report).report, stop: make(chan struct{})}
 	if s.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
@@ -154,14 +152,18 @@ func (s *Store) openParts(opt Options) (err error) {
 	if err := os.Chmod(s.dir, 0o700); err != nil {
 		return err
 	}
-	if err := canOpen(s.dir); err != nil {
+	if s.ballast, err = openBallast(s.dir); err != nil {
+		return err
+	}
+	if err := s.ballast.canOpen(); err != nil {
 		return err
 	}
 	metaDir := filepath.Join(s.dir, "meta")
 	if err := vetDir(metaDir); err != nil {
 		return err
 	}
-	if s.db, err = meta.Open(metaDir, meta.Options{Report: s.report}); err != nil {
+	s.db, err = meta.Open(metaDir, meta.Options{Report: s.report, Release: s.ballast.release, Admit: s.ballast.admit})
+	if err != nil {
 		return err
 	}
 	recs, err := s.db.Snapshots()
@@ -192,7 +194,7 @@ func (s *Store) openParts(opt Options) (err error) {
 	}
 	s.live = newLive(s.db, s.pool, s.report)
 	s.live.newest = s.pool.Newest
-	s.live.spare = &spare{dir: s.dir}
+	s.live.disk = s.ballast
 	s.snaps = newCatalogue(recs)
 	s.stats.committed = s.db.Committed
 	s.stats.copied = func() int64 { return s.pool.Stats().FirstWrites }
@@ -236,7 +238,9 @@ func (s *Store) Close() error {
 		b.SetClean(true)
 		_, err = b.Commit(true)
 	}
-	return errors.Join(err, s.db.Close(), s.lock.Close())
+	err = errors.Join(err, s.db.Close())
+	s.ballast.close()
+	return errors.Join(err, s.lock.Close())
 }
 
 // abandon closes what Open had opened before it failed, and removes it where it was made just now.
@@ -247,8 +251,11 @@ func (s *Store) abandon(fresh bool) {
 	if s.db != nil {
 		_ = s.db.Close()
 	}
+	if s.ballast != nil {
+		s.ballast.close()
+	}
 	if fresh {
-		for _, name := range []string{"meta", "base", "undo", formatFile, lockFile} {
+		for _, name := range []string{"meta", "base", "undo", ballastFile, formatFile, lockFile} {
 			_ = os.RemoveAll(filepath.Join(s.dir, name))
 		}
 	}
@@ -269,6 +276,7 @@ func (s *Store) background(interval time.Duration) {
 		case <-s.stop:
 			return
 		case <-tick.C:
+			_ = s.ballast.refill()
 			if err := errors.Join(s.live.flushAttrs(), s.tidy()); err != nil {
 				s.report(err)
 			}

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"fmt"
+
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/snapfs/snapfs/cow"
@@ -22,9 +24,13 @@ func (d *DB) NewBatch() *Batch { return &Batch{d: d, b: d.db.NewBatch(), read: L
 func (b *Batch) ReadUpTo(e cow.Epoch) { b.read = e }
 
 // Commit applies the batch. It is durable on return if sync is set, else with a later Sync or synced commit.
-// seq numbers the batch for Synced. ENOSPC, with nothing applied, while Pebble cannot write its tables for lack of space.
+// seq numbers the batch for Synced. ENOSPC, with nothing applied, while there is no room for it on the disk.
 func (b *Batch) Commit(sync bool) (seq uint64, err error) {
 	d := b.d
+	if err := d.admit(); err != nil {
+		b.Discard()
+		return 0, fmt.Errorf("meta: commit: %w", err)
+	}
 	upTo := d.committed.Load() // what a synced commit makes durable besides itself
 	if err = d.apply("commit", b.b, sync); err != nil {
 		return 0, err // the batch is not closed: Pebble may still refer to it

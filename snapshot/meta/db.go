@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,13 +19,20 @@ import (
 type Options struct {
 	FS     vfs.FS      // default: the operating system's; fault tests pass their own
 	Report func(error) // told about failures in the background; may be nil
+
+	// What the store keeps back on the disk; both may be nil. Release frees n bytes of it (or more) for a write that met a full
+	// disk; false: there is nothing left. Admit returns ENOSPC while there is too little for a batch.
+	Release func(n int64) bool
+	Admit   func() error
 }
 
 // DB is an open metadata store. Its methods are safe for concurrent use.
 type DB struct {
 	db     *pebble.DB
 	cache  *pebble.Cache
+	guard  *guard
 	report func(error)
+	admit  func() error
 	salt   [saltSize]byte
 
 	inos, contents counter
@@ -33,7 +41,8 @@ type DB struct {
 	synced    atomic.Uint64         // batches known to be durable; INVARIANT: synced <= committed
 	failure   atomic.Pointer[error] // set once, by the first failed write or sync (I11)
 
-	background atomic.Pointer[error] // why Pebble cannot write tables now; see stuck
+	background atomic.Pointer[error] // why Pebble cannot write memtables now; see stuck
+	halted     atomic.Bool           // Pebble met a fatal error in the background; see log.Fatalf
 	applying   sync.Mutex            // see apply
 
 	undoMu sync.Mutex  // held across each read-modify-write of the undo index
@@ -48,48 +57,53 @@ const (
 	openFiles    = 74 // Pebble keeps 10 of them for logs and manifests
 )
 
+// stopTables is how many tables of memtables may wait for a compaction before Pebble makes writers wait: so many that it is not met
+// while a full disk lets no compaction through. Nobody shall wait there for room.
+const stopTables = 1000
+
 // Open opens the store in directory dir and makes it if there is none.
 func Open(dir string, opt Options) (*DB, error) {
-	d := &DB{report: opt.Report, cache: pebble.NewCache(cacheSize)}
+	d := &DB{report: opt.Report, admit: opt.Admit, cache: pebble.NewCache(cacheSize)}
 	if d.report == nil {
 		d.report = func(error) {}
 	}
-	if err := d.openPebble(dir, opt.FS); err != nil {
+	if d.admit == nil {
+		d.admit = func() error { return nil }
+	}
+	if opt.FS == nil {
+		opt.FS = vfs.Default
+	}
+	d.guard = newGuard(opt.FS, opt.Release, d.fail)
+	if err := d.openPebble(dir); err != nil {
 		d.cache.Unref()
 		return nil, fmt.Errorf("meta: open %s: %w", dir, err)
 	}
+	d.guard.open.Store(true)
 	if err := d.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("meta: open %s: %w", dir, err), d.closePebble())
 	}
 	return d, nil
 }
 
-func (d *DB) openPebble(dir string, fs vfs.FS) (err error) {
+func (d *DB) openPebble(dir string) (err error) {
 	defer d.catch(&err)
-	opt := &pebble.Options{
-		FS:                          fs,
+	d.db, err = pebble.Open(dir, &pebble.Options{
+		FS:                          d.guard,
 		Cache:                       d.cache,
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: memTables,
+		L0StopWritesThreshold:       stopTables,
 		MaxOpenFiles:                openFiles,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      quiet{},
+		Logger:                      quiet{d},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) {
-				d.background.Store(&err)
-				d.report(fmt.Errorf("meta: in the background: %w", err))
-			},
-			FlushEnd:      func(i pebble.FlushInfo) { d.wrote(i.Err) },
-			CompactionEnd: func(i pebble.CompactionInfo) { d.wrote(i.Err) },
+			BackgroundError: d.failedInBackground,
+			FlushEnd:        func(i pebble.FlushInfo) { d.flushed(i.Err) },
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				d.report(fmt.Errorf("meta: %w: %v", ErrDamaged, i))
 			},
 		},
-	}
-	if fs == nil {
-		opt.FS = vfs.Default
-	}
-	d.db, err = pebble.Open(dir, opt)
+	})
 	if err != nil && pebble.IsCorruptionError(err) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -209,16 +223,19 @@ func (d *DB) Sync() error {
 	if err := b.LogData([]byte{1}, nil); err != nil {
 		return err
 	}
-	if err := d.apply("sync", b, true); err != nil {
+	if err := d.apply("sync", b, true); err != nil { // takes no room: not for admit
 		return err
 	}
 	raiseTo(&d.synced, upTo)
 	return b.Close()
 }
 
-// apply hands a batch to Pebble and, if sync is set, waits until it is durable. Pebble's own queue stays locked when a write to its log
-// fails, so only one batch at a time is handed over, and none after a failure: nobody waits there for ever.
+// apply hands a batch to Pebble and, if sync is set, waits until it is durable. Nothing is handed over that might have to wait for
+// room on the disk. One batch at a time is, so that those few that are on their way find what is kept back for them.
 func (d *DB) apply(op string, b *pebble.Batch, sync bool) error {
+	if err := d.Err(); err != nil {
+		return err
+	}
 	if err := d.stuck(); err != nil {
 		return err
 	}
@@ -236,10 +253,13 @@ func (d *DB) apply(op string, b *pebble.Batch, sync bool) error {
 	if err != nil || !sync {
 		return err
 	}
-	return d.final(op, b.SyncWait)
+	if err := d.final(op, b.SyncWait); err != nil {
+		return err
+	}
+	return d.Err() // the guard tells us of a failed sync, not Pebble
 }
 
-// stuck returns the error of Pebble's last attempt to write a table, until one succeeds. A batch that came meanwhile could
+// stuck returns the error of Pebble's last attempt to write a memtable, until one succeeds. A batch that came meanwhile could
 // have to wait for that.
 func (d *DB) stuck() error {
 	if err := d.background.Load(); err != nil {
@@ -264,12 +284,12 @@ func (d *DB) Err() error {
 
 // Close syncs and closes the store. After a failure it only lets go of it.
 func (d *DB) Close() error {
-	if err := d.Err(); err != nil {
-		return err // Pebble's commit pipeline may be stuck; its files go with the process
-	}
 	err := errors.Join(d.settle(&d.inos), d.settle(&d.contents), d.Sync())
-	if d.Err() != nil {
-		return err
+	if failed := d.Err(); failed != nil {
+		err = failed
+	}
+	if d.halted.Load() {
+		return err // Pebble waits for what has ended; its files go with the process
 	}
 	return errors.Join(err, d.closePebble())
 }
@@ -285,9 +305,6 @@ func (d *DB) closePebble() (err error) {
 
 // final runs a write; its failure is kept and ends all writing: what has reached the disk is unknown from then on (I11).
 func (d *DB) final(op string, write func() error) error {
-	if err := d.Err(); err != nil {
-		return err
-	}
 	err := func() (err error) {
 		defer d.catch(&err)
 		return write()
@@ -295,11 +312,16 @@ func (d *DB) final(op string, write func() error) error {
 	if err == nil {
 		return nil
 	}
+	d.fail(op, err)
+	return d.Err()
+}
+
+// fail keeps the first failure, and reports it.
+func (d *DB) fail(op string, err error) {
 	err = fmt.Errorf("meta: %s: %w: %w", op, syscall.EIO, err)
 	if d.failure.CompareAndSwap(nil, &err) {
-		return err
+		d.report(fmt.Errorf("the metadata store takes no more changes until it is opened again: %w", err))
 	}
-	return d.Err()
 }
 
 // catch turns Pebble's fatal errors, where they come up in a caller of ours, into errors.
@@ -315,11 +337,23 @@ func (d *DB) catch(err *error) {
 	}
 }
 
-// wrote notes the end of a write of tables.
-func (d *DB) wrote(err error) {
-	if err == nil {
-		d.background.Store(nil)
+// failedInBackground notes that a flush or a compaction failed. Pebble tries again.
+func (d *DB) failedInBackground(err error) {
+	if pebble.IsCorruptionError(err) {
+		d.fail("in the background", fmt.Errorf("%w: %w", ErrDamaged, err))
+		return
 	}
+	d.report(fmt.Errorf("meta: in the background: %w", err))
+}
+
+// flushed notes the end of the writing of a memtable. An error without an errno says that there was nothing to write.
+func (d *DB) flushed(err error) {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		d.background.Store(nil)
+		return
+	}
+	d.background.Store(&err)
 }
 
 func raiseTo(v *atomic.Uint64, n uint64) {
@@ -327,17 +361,41 @@ func raiseTo(v *atomic.Uint64, n uint64) {
 	}
 }
 
-// fatal is what a fatal error of Pebble panics with: from a caller of ours it is caught, in the background it ends the
-// process, with this text, rather than go on with a store in an unknown state.
+// fatal is what a fatal error of Pebble panics with in a caller of ours, where it is caught.
 type fatal string
 
 func (f fatal) Error() string { return string(f) }
 
 // quiet is Pebble's logger: what matters comes by EventListener and by errors.
-type quiet struct{}
+type quiet struct{ d *DB }
 
 func (quiet) Infof(string, ...any)  {}
 func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic(fatal("metadata store: " + fmt.Sprintf(format, args...)))
+
+// Fatalf must not return. In a caller of ours it panics; in the background it ends the goroutine, which leaves Pebble without flushes
+// or compactions, and DB without changes: reading goes on.
+func (q quiet) Fatalf(format string, args ...any) {
+	err := fatal(fmt.Sprintf(format, args...))
+	if calledByUs() {
+		panic(err)
+	}
+	q.d.halted.Store(true)
+	q.d.guard.dead.Store(true)
+	q.d.fail("in the background", err)
+	runtime.Goexit()
+}
+
+// calledByUs reports whether a method of DB is on the stack, below the logger's.
+func calledByUs() bool {
+	pcs := make([]uintptr, 128)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		frame, more := frames.Next()
+		if strings.Contains(frame.Function, "/meta.(*DB).") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }

@@ -1,8 +1,13 @@
 package meta
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"syscall"
+	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -21,4 +26,116 @@ func (f *failingDisk) wrap(fs vfs.FS) vfs.FS {
 		}
 		return nil
 	}))
+}
+
+// faultAt makes the i-th operation that changes the disk fail, and all after it if forever is set.
+type faultAt struct {
+	at      int64
+	errno   syscall.Errno
+	forever bool
+	armed   atomic.Bool
+	seen    atomic.Int64
+	hits    atomic.Int64
+}
+
+func (f *faultAt) wrap(fs vfs.FS) vfs.FS {
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if !f.armed.Load() || op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+			return nil
+		}
+		n := f.seen.Add(1) - 1
+		if n < f.at || n > f.at && !f.forever {
+			return nil
+		}
+		f.hits.Add(1)
+		return f.errno
+	}))
+}
+
+// inSeconds fails the test if do takes long: then somebody waits for ever.
+func inSeconds(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%s waits for ever", what)
+	}
+}
+
+// load commits batches that fill several memtables, every third synced, and returns how many of them are known to be durable.
+func load(d *DB, batches int) (durable int, err error) {
+	for i := range batches {
+		b := d.NewBatch()
+		b.PutXattr(Ino(i+16), "user.x", bytes.Repeat([]byte{byte(i)}, 60_000), 1, 0)
+		if _, e := b.Commit(i%3 == 2); e != nil {
+			if err == nil {
+				err = e
+			}
+		} else if i%3 == 2 && err == nil {
+			durable = i + 1
+		}
+	}
+	return durable, err
+}
+
+// TestEveryFailure runs a load whose i-th operation of the disk fails, for i = 0, 1, 2 ... until none does. Pebble neither panics nor
+// hangs, what was said to be durable is there in the next life, and what is in memory can be read in this one.
+func TestEveryFailure(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+		for _, forever := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v %v", errno, forever), func(t *testing.T) {
+				t.Parallel()
+				at := int64(0)
+				for failWith(t, &faultAt{at: at, errno: errno, forever: forever}) {
+					at++
+				}
+				if at < 20 {
+					t.Errorf("the load has only %d operations", at)
+				}
+			})
+		}
+	}
+}
+
+func failWith(t *testing.T, fault *faultAt) (hit bool) {
+	fs := vfs.NewCrashableMem()
+	d, err := Open("meta", Options{FS: fault.wrap(fs)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.guard.patience, d.guard.rest = 10*time.Millisecond, time.Millisecond
+	fault.armed.Store(true)
+	var durable int
+	inSeconds(t, "a commit", func() { durable, err = load(d, 30) })
+	if err != nil && !errors.Is(err, fault.errno) && !errors.Is(err, syscall.EIO) {
+		t.Errorf("fault at %d: %v", fault.at, err)
+	}
+	inSeconds(t, "a read", func() { wantLoad(t, d, fault.at, durable) })
+	image := fs.CrashClone(vfs.CrashCloneCfg{})
+	fault.armed.Store(false)
+	inSeconds(t, "close", func() { _ = d.Close() })
+	for _, fs := range []vfs.FS{image, fs} {
+		d, err := Open("meta", Options{FS: fs})
+		if err != nil {
+			t.Fatalf("open after a fault at %d: %v", fault.at, err)
+		}
+		wantLoad(t, d, fault.at, durable)
+		mustClose(t, d)
+	}
+	return fault.hits.Load() > 0
+}
+
+func wantLoad(t *testing.T, d *DB, at int64, durable int) {
+	t.Helper()
+	for i := range durable {
+		v, _, err := d.Xattr(Ino(i+16), "user.x", Latest)
+		if err != nil || len(v) != 60_000 || v[0] != byte(i) {
+			t.Fatalf("fault at %d: attribute %d of %d has %d bytes, %v", at, i, durable, len(v), err)
+		}
+	}
 }
