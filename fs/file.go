@@ -59,9 +59,23 @@ func (f *face) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, out *
 	return gofuse.OK
 }
 
-// Tmpfile is not supported: O_TMPFILE callers fall back to a name.
-func (f *face) Tmpfile(_ <-chan struct{}, _ *gofuse.CreateIn, _ *gofuse.CreateOut) gofuse.Status {
-	return gofuse.ENOTSUP
+// Tmpfile makes and opens a file without a name. With O_EXCL it never gets one; the kernel sees to that as well.
+func (f *face) Tmpfile(_ <-chan struct{}, in *gofuse.CreateIn, out *gofuse.CreateOut) gofuse.Status {
+	dir := nodeID(in.NodeId)
+	if err := f.change(dir); err != nil {
+		return f.faults.status("tmpfile", in.NodeId, err)
+	}
+	spec := specOf(&in.InHeader, syscall.S_IFREG|in.Mode&07777, in.Umask)
+	attr, err := f.live.CreateNameless(dir.ino(), spec, in.Flags&syscall.O_EXCL == 0)
+	if err != nil {
+		return f.faults.status("tmpfile", in.NodeId, err)
+	}
+	if err := f.openLive(liveNode(attr.Ino), in.Flags, &out.OpenOut); err != nil {
+		f.live.Forget(attr.Ino)
+		return f.faults.status("tmpfile", in.NodeId, err)
+	}
+	fillEntry(&out.EntryOut, liveNode(attr.Ino), attr)
+	return gofuse.OK
 }
 
 // Open opens a file of any view.

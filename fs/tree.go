@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/snapshot"
 )
@@ -107,7 +108,16 @@ func (f *face) Rename(_ <-chan struct{}, in *gofuse.RenameIn, oldName, newName s
 		err = f.changeName(to, newName, syscall.EEXIST)
 	}
 	if err == nil {
-		err = f.live.Rename(from.ino(), oldName, to.ino(), newName, uint(in.Flags))
+		err = f.rename(in, oldName, newName)
 	}
 	return f.faults.status("rename", in.NodeId, err)
+}
+
+func (f *face) rename(in *gofuse.RenameIn, oldName, newName string) error {
+	from, to := nodeID(in.NodeId).ino(), nodeID(in.Newdir).ino()
+	flags := uint(in.Flags)
+	if flags&unix.RENAME_WHITEOUT != 0 {
+		return f.live.RenameWhiteout(from, oldName, to, newName, flags&^unix.RENAME_WHITEOUT, in.Uid, in.Gid)
+	}
+	return f.live.Rename(from, oldName, to, newName, flags)
 }

@@ -172,11 +172,7 @@ func (c *change) unname(n *node, t Time) {
 	if rec.Nlink > 0 {
 		return
 	}
-	c.b.AddOrphan(n.ino)
-	c.after = append(c.after, func() {
-		n.orphan = true
-		c.l.nodes.pin(n)
-	})
+	c.orphan(n)
 }
 
 // touchDir records that the entries of directory n changed at time t, and returns its staged record.

@@ -110,11 +110,10 @@ func (l *Live) create(dir *node, ent *entry, spec Spec) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	ino, err := l.db.NextIno()
+	n, err := l.newNode()
 	if err != nil {
 		return Attr{}, err
 	}
-	n := l.nodes.get(ino)
 	defer l.nodes.put(n)
 	c, err := l.begin(dir, n)
 	if err != nil {
@@ -123,11 +122,7 @@ func (l *Live) create(dir *node, ent *entry, spec Spec) (Attr, error) {
 	defer c.end()
 	t := now()
 	p, rec := c.touchDir(dir, t), c.rec(n)
-	*rec = meta.Inode{Mode: spec.Mode, Nlink: 1, UID: spec.UID, GID: spec.GID, Rdev: spec.Rdev,
-		Atime: t, Mtime: t, Ctime: t, Btime: t, Target: spec.Target, Size: int64(len(spec.Target))}
-	if p.Mode&syscall.S_ISGID != 0 {
-		rec.GID = p.GID
-	}
+	*rec = newRecord(p, &spec, t)
 	if isDir(spec.Mode) {
 		rec.Nlink, rec.Parent = 2, dir.ino
 		rec.Mode |= p.Mode & syscall.S_ISGID
@@ -196,23 +191,27 @@ func (l *Live) Link(ino, parent Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer c.end()
-	if errno := linkable(&n.rec); errno != 0 {
+	if errno := linkable(n); errno != 0 {
 		return Attr{}, &opError{"link", ino, name, errno}
 	}
 	t := now()
 	c.touchDir(dir, t)
 	rec := c.rec(n)
+	if rec.Nlink == 0 {
+		c.adopt(n)
+	}
 	rec.Nlink++
 	rec.Ctime = t
 	c.putEntry(&ent, ino, rec.Mode&syscall.S_IFMT)
 	return attrOf(ino, rec), c.commit()
 }
 
-func linkable(rec *meta.Inode) syscall.Errno {
-	switch {
+// linkable says why a node, which is locked, cannot get one more name. What lost its last one gets no other.
+func linkable(n *node) syscall.Errno {
+	switch rec := &n.rec; {
 	case isDir(rec.Mode):
 		return syscall.EPERM
-	case rec.Nlink == 0:
+	case rec.Nlink == 0 && !n.linkable:
 		return syscall.ENOENT
 	case rec.Nlink >= maxLinks:
 		return syscall.EMLINK

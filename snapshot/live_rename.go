@@ -13,6 +13,15 @@ type rename struct {
 	fromDir, toDir *node // may be the same
 	moved          *node // what from leads to
 	other          *node // what to leads to; nil if to does not exist
+	exchange       bool
+	white          *whiteout // what is left at from; nil is nothing
+}
+
+// whiteout is what overlay file systems know a removed name by: a character device 0:0 that nobody may use.
+type whiteout struct {
+	n     *node
+	spec  Spec
+	lists heritage
 }
 
 // Rename moves an entry, over an existing one if there is one. flags may be RENAME_NOREPLACE or RENAME_EXCHANGE.
@@ -20,29 +29,65 @@ func (l *Live) Rename(op Ino, on string, np Ino, nn string, flags uint) error {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 || flags == unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE {
 		return &opError{"rename", op, on, syscall.EINVAL}
 	}
+	return l.rename(op, on, np, nn, flags, nil)
+}
+
+// RenameWhiteout is Rename that leaves a whiteout, owned by uid and gid, at the old name. flags may be RENAME_NOREPLACE.
+func (l *Live) RenameWhiteout(op Ino, on string, np Ino, nn string, flags uint, uid, gid uint32) error {
+	if flags&^unix.RENAME_NOREPLACE != 0 {
+		return &opError{"rename", op, on, syscall.EINVAL}
+	}
+	if err := l.disk.take(entryBytes); err != nil {
+		return &opError{"rename", op, on, err}
+	}
+	return l.rename(op, on, np, nn, flags, &whiteout{spec: Spec{Mode: syscall.S_IFCHR, UID: uid, GID: gid}})
+}
+
+func (l *Live) rename(op Ino, on string, np Ino, nn string, flags uint, white *whiteout) error {
 	if err := checkEntryName("rename to", np, nn); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := &rename{}
+	r := &rename{exchange: flags&unix.RENAME_EXCHANGE != 0, white: white}
 	defer l.putRename(r)
 	if err := l.findRename(r, op, on, np, nn); err != nil {
 		return err
 	}
-	exchange := flags == unix.RENAME_EXCHANGE
 	switch {
-	case flags == unix.RENAME_NOREPLACE && r.to.exists():
+	case flags&unix.RENAME_NOREPLACE != 0 && r.to.exists():
 		return &opError{"rename to", np, nn, syscall.EEXIST}
-	case exchange && !r.to.exists():
+	case r.exchange && !r.to.exists():
 		return &opError{"rename to", np, nn, syscall.ENOENT}
 	case r.to.exists() && r.to.Ino == r.from.Ino:
 		return nil // two names of one inode: both stay (POSIX)
 	}
-	if err := l.checkRename(r, exchange); err != nil {
+	if err := l.checkRename(r); err != nil {
 		return err
 	}
-	return l.commitRename(r, exchange)
+	if err := l.prepareWhiteout(r); err != nil {
+		return err
+	}
+	return l.commitRename(r)
+}
+
+// prepareWhiteout makes the node of the whiteout, if there is to be one.
+func (l *Live) prepareWhiteout(r *rename) (err error) {
+	if r.white == nil {
+		return nil
+	}
+	if r.white.lists, err = l.inherit(r.fromDir, &r.white.spec); err != nil {
+		return err
+	}
+	r.white.n, err = l.newNode()
+	return err
+}
+
+// leave records the whiteout in the directory whose staged record is p, at time t.
+func (c *change) leave(w *whiteout, from *entry, p *meta.Inode, t Time) {
+	*c.rec(w.n) = newRecord(p, &w.spec, t)
+	c.bequeath(w.n, w.lists)
+	c.putEntry(from, w.n.ino, w.spec.Mode&syscall.S_IFMT)
 }
 
 // findRename looks up both entries and loads their nodes; putRename gives those back.
@@ -74,11 +119,14 @@ func (l *Live) putRename(r *rename) {
 			l.nodes.put(n)
 		}
 	}
+	if r.white != nil && r.white.n != nil {
+		l.nodes.put(r.white.n)
+	}
 }
 
 // checkRename applies the rules of rename(2) on directories.
-func (l *Live) checkRename(r *rename, exchange bool) error {
-	from, to := &r.from, &r.to
+func (l *Live) checkRename(r *rename) error {
+	exchange, from, to := r.exchange, &r.from, &r.to
 	if isDir(from.Type) {
 		if err := l.needOutside(to.parent, from); err != nil {
 			return err
@@ -116,8 +164,12 @@ func (l *Live) needOutside(dir Ino, ent *entry) error {
 	return &opError{"rename into itself", ent.parent, ent.Name, syscall.EINVAL}
 }
 
-func (l *Live) commitRename(r *rename, exchange bool) error {
-	c, err := l.begin(r.fromDir, r.toDir, r.moved, r.other)
+func (l *Live) commitRename(r *rename) error {
+	nodes := []*node{r.fromDir, r.toDir, r.moved, r.other}
+	if r.white != nil {
+		nodes = append(nodes, r.white.n)
+	}
+	c, err := l.begin(nodes...)
 	if err != nil {
 		return err
 	}
@@ -126,20 +178,27 @@ func (l *Live) commitRename(r *rename, exchange bool) error {
 	from, to := c.touchDir(r.fromDir, t), c.touchDir(r.toDir, t)
 	c.putEntry(&r.to, r.from.Ino, r.from.Type)
 	c.move(r.moved, from, to, r.toDir.ino, t)
-	switch {
-	case exchange:
+	if r.exchange {
 		c.putEntry(&r.from, r.to.Ino, r.to.Type)
 		c.move(r.other, to, from, r.fromDir.ino, t)
-	case r.other != nil:
+		return c.commit()
+	}
+	if r.other != nil {
 		if isDir(r.to.Type) {
 			to.Nlink--
 		}
 		c.unname(r.other, t)
-		c.removeEntry(&r.from)
-	default:
-		c.removeEntry(&r.from)
 	}
-	return c.commit()
+	if r.white == nil {
+		c.removeEntry(&r.from)
+		return c.commit()
+	}
+	c.leave(r.white, &r.from, from, t)
+	if err := c.commit(); err != nil {
+		l.nodes.forsake(r.white.n)
+		return err
+	}
+	return nil
 }
 
 // move records that n came from one directory into another, whose staged records are given.

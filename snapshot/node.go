@@ -30,7 +30,8 @@ type node struct {
 	seq       uint64     // last batch that wrote rec
 	dataSeq   uint64     // last batch that fdatasync(2) has to wait for: size, content, a name
 	opens     int        // open handles, each with a reference
-	orphan    bool       // no name is left; holds a reference
+	orphan    bool       // has no name; holds a reference
+	linkable  bool       // it never had one, and may get one
 	forgotten bool       // the kernel does not know it any more
 	absent    ownXattrs  // known not to be there
 	measured  uint64     // value of changes when rec.Blocks was read
