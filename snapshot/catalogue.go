@@ -30,6 +30,7 @@ type Info struct {
 	Held        bool      `json:"held"`
 	Bytes       int64     `json:"bytes"`
 	Description string    `json:"description"`
+	Temporary   bool      `json:"temporary,omitempty"` // see Request
 }
 
 // catalogue is the table of snapshots in memory.
@@ -58,7 +59,7 @@ type size struct {
 func newCatalogue(recs []meta.Snapshot) *catalogue {
 	c := &catalogue{byName: map[string]*snap{}, byEpoch: map[cow.Epoch]*snap{}}
 	for _, rec := range recs {
-		e := &snap{rec: rec, hidden: rec.State != meta.Durable}
+		e := &snap{rec: rec, hidden: passing(&rec)}
 		c.byEpoch[rec.Epoch] = e
 		if !e.hidden {
 			c.byName[rec.Name] = e
@@ -67,8 +68,14 @@ func newCatalogue(recs []meta.Snapshot) *catalogue {
 	return c
 }
 
+// passing reports whether the next start removes a snapshot: it was not durable, or was of use only to a command of the last life.
+func passing(rec *meta.Snapshot) bool {
+	return rec.State != meta.Durable || rec.Temporary && len(rec.Holds) == 0
+}
+
 func (e *snap) info() Info {
-	i := Info{Name: e.rec.Name, Epoch: e.rec.Epoch, Time: e.rec.Time, State: Durable, Held: len(e.rec.Holds) > 0, Description: e.rec.Description}
+	i := Info{Name: e.rec.Name, Epoch: e.rec.Epoch, Time: e.rec.Time, State: Durable, Held: len(e.rec.Holds) > 0, Description: e.rec.Description,
+		Temporary: e.rec.Temporary}
 	switch {
 	case e.failed:
 		i.State = Failed
@@ -204,6 +211,17 @@ func (c *catalogue) entries() []*snap {
 	}
 	slices.SortFunc(out, func(a, b *snap) int { return int(a.rec.Epoch) - int(b.rec.Epoch) })
 	return out
+}
+
+// nameOf returns the name of the visible snapshot of epoch e; ErrUnknown.
+func (c *catalogue) nameOf(e cow.Epoch) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x := c.byEpoch[e]
+	if x == nil || x.hidden || x.failed {
+		return "", fmt.Errorf("snapshot of epoch %d: %w", e, ErrUnknown)
+	}
+	return x.rec.Name, nil
 }
 
 // Find returns the snapshot of a name, without Bytes; ErrUnknown.

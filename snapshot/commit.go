@@ -25,6 +25,7 @@ type Taken struct {
 type Request struct {
 	Name        string // "" means the default name, the time in UTC
 	Description string
+	Temporary   bool                    // removed when the store is opened again, unless it is held; see Drop
 	NoWait      bool                    // return once frozen; the commit goes on in the background
 	Frozen      func(Taken)             // if set: called after the freeze, before the bytes are durable; the snapshot is visible now
 	Progress    func(done, total int64) // if set: told the pages written and to be written, from time to time
@@ -91,7 +92,8 @@ func (s *Store) freeze(p *pending, name string) (err error) {
 	if err := s.live.flushAttrs(); err != nil { // so that few are left for the freeze itself
 		return err
 	}
-	rec := meta.Snapshot{Name: name, Time: p.start.UTC(), State: meta.Pending, Description: p.req.Description}
+	rec := meta.Snapshot{Name: name, Time: p.start.UTC(), State: meta.Pending, Description: p.req.Description,
+		Temporary: p.req.Temporary}
 	p.fz, err = s.pool.Freeze(func(closed cow.Epoch) error {
 		if err := s.live.flushAttrsLocked(closed); err != nil {
 			return err

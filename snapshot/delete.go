@@ -20,24 +20,41 @@ type Deleted struct {
 // Delete deletes snapshots: all, or none if a name is unknown (ErrUnknown) or held (ErrHeld). hidden, if not nil, is called for each when
 // no new view of it can be had, so that caches let go of theirs. A snapshot that is still being written is waited for.
 func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+	return s.delete(func() ([]*snap, error) { return s.toDelete(names) }, dryRun, hidden)
+}
+
+// Drop is Delete for a snapshot that is known by its epoch, whatever it is called by now.
+func (s *Store) Drop(e cow.Epoch, hidden func(cow.Epoch)) error {
+	_, err := s.delete(func() ([]*snap, error) {
+		name, err := s.snaps.nameOf(e)
+		if err != nil {
+			return nil, err
+		}
+		return s.toDelete([]string{name})
+	}, false, hidden)
+	return err
+}
+
+// delete deletes the snapshots that choose returns in the deletion's turn.
+func (s *Store) delete(choose func() ([]*snap, error), dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
 	defer s.busy.Done()
-	out, err := s.deleteInTurn(names, dryRun, hidden)
+	out, err := s.deleteInTurn(choose, dryRun, hidden)
 	if err != nil || dryRun {
 		return out, err
 	}
 	return out, s.tidy()
 }
 
-// deleteInTurn is Delete in its turn, but for tidying: that may wait for a flush which waits for the writer of a snapshot whose
+// deleteInTurn is delete in its turn, but for tidying: that may wait for a flush which waits for the writer of a snapshot whose
 // turn comes after ours.
-func (s *Store) deleteInTurn(names []string, dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
 	turn := s.turns.ticket()
 	turn.wait()
 	defer turn.done()
-	entries, err := s.toDelete(names)
+	entries, err := choose()
 	if err != nil {
 		return nil, err
 	}
@@ -45,9 +62,9 @@ func (s *Store) deleteInTurn(names []string, dryRun bool, hidden func(cow.Epoch)
 	for i, e := range entries {
 		bytes, err := s.exclusive(e)
 		if err != nil {
-			return nil, fmt.Errorf("measure snapshot %q: %w", names[i], err)
+			return nil, fmt.Errorf("measure snapshot %q: %w", e.rec.Name, err)
 		}
-		out[i] = Deleted{names[i], bytes}
+		out[i] = Deleted{e.rec.Name, bytes}
 	}
 	if dryRun {
 		return out, nil
@@ -63,7 +80,7 @@ func (s *Store) deleteInTurn(names []string, dryRun bool, hidden func(cow.Epoch)
 	for i, e := range entries {
 		freed, err := s.hideAndRemove(e, hidden)
 		if err != nil {
-			return nil, fmt.Errorf("delete snapshot %q (it is gone; its space comes back when the store is opened again): %w", names[i], err)
+			return nil, fmt.Errorf("delete snapshot %q (it is gone; its space comes back when the store is opened again): %w", e.rec.Name, err)
 		}
 		if freed != nil {
 			out[i].Bytes = *freed

@@ -4,14 +4,13 @@ import (
 	"slices"
 
 	"github.com/snapfs/snapfs/cow"
-	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
 // recover brings the store to order after whatever ended its last life (I10). The pool has already brought the undo logs
 // and their index together. Every step may be repeated:
 //
 //  1. after a crash, what base files hold may be in the page cache only, and nobody remembers which: all is synced;
-//  2. snapshots that are not durable are removed, like any other, and so are undo logs whose snapshot has no record (its
+//  2. snapshots that are not durable, or temporary, are removed, like any other, and so are undo logs whose snapshot has no record (its
 //     record was not synced yet, but pages that an older snapshot reads may have been saved there);
 //  3. inodes that had no name any more are dropped;
 //  4. contents that nobody has any more are removed.
@@ -40,11 +39,11 @@ func (s *Store) recover() error {
 	return s.tidy()
 }
 
-// removePending removes the snapshots that were being written or deleted when the store went down.
+// removePending removes the snapshots that were being written or deleted when the store went down, and those that nobody needs since.
 func (s *Store) removePending() error {
 	var epochs []cow.Epoch
 	for epoch, e := range s.snaps.byEpoch { // nobody else is here yet
-		if e.rec.State != meta.Durable {
+		if passing(&e.rec) {
 			epochs = append(epochs, epoch)
 		}
 	}

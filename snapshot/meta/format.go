@@ -258,11 +258,12 @@ type snapshotJSON struct {
 	ForkUsec    int64    `json:"fork_usec"`
 	Captured    int64    `json:"captured_bytes"`
 	Seconds     float64  `json:"seconds"`
+	Temporary   bool     `json:"temporary,omitempty"`
 }
 
 func encodeSnapshot(s *Snapshot) ([]byte, error) {
 	j, err := json.Marshal(snapshotJSON{s.Name, s.Time.UnixNano(), string(s.State), s.Holds, s.Description,
-		uint64(s.NextContent), s.FreezeUsec, s.ForkUsec, s.CapturedBytes, s.Seconds})
+		uint64(s.NextContent), s.FreezeUsec, s.ForkUsec, s.CapturedBytes, s.Seconds, s.Temporary})
 	if err != nil {
 		return nil, fmt.Errorf("meta: encode snapshot %q: %w", s.Name, err)
 	}
@@ -278,7 +279,7 @@ func decodeSnapshot(b []byte) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("%w: %v", damaged("snapshot record", b), err)
 	}
 	s := Snapshot{Name: j.Name, Time: time.Unix(0, j.Time).UTC(), State: State(j.State), Holds: j.Holds, Description: j.Description,
-		NextContent: cow.ID(j.NextContent), FreezeUsec: j.FreezeUsec, ForkUsec: j.ForkUsec, CapturedBytes: j.Captured, Seconds: j.Seconds}
+		NextContent: cow.ID(j.NextContent), FreezeUsec: j.FreezeUsec, ForkUsec: j.ForkUsec, CapturedBytes: j.Captured, Seconds: j.Seconds, Temporary: j.Temporary}
 	if !s.State.valid() || s.Name == "" {
 		return Snapshot{}, damaged("snapshot record", b)
 	}

@@ -45,6 +45,11 @@ func TestGolden(t *testing.T) {
 	if err != nil || string(s) != want {
 		t.Errorf("snapshot record is %q, %v", s, err)
 	}
+	s, err = encodeSnapshot(&Snapshot{Name: "n", Time: time.Unix(1, 5), State: Durable, Temporary: true})
+	want = "\x01" + `{"name":"n","time":1000000005,"state":"durable","next_content":0,"freeze_usec":0,"fork_usec":0,"captured_bytes":0,"seconds":0,"temporary":true}`
+	if err != nil || string(s) != want {
+		t.Errorf("record of a temporary snapshot is %q, %v", s, err)
+	}
 }
 
 func TestInodeRoundTrip(t *testing.T) {

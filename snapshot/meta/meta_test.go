@@ -275,7 +275,7 @@ func TestMarksAndLists(t *testing.T) {
 		t.Errorf("orphans %v, %v", inos, err)
 	}
 	all, err := d.Snapshots()
-	if err != nil || len(all) != 1 || fmt.Sprint(all[0]) != fmt.Sprint(Snapshot{8, "before", all[0].Time, Durable, []string{"x"}, "", 5, 1, 0, 0, 0.5}) {
+	if err != nil || len(all) != 1 || fmt.Sprint(all[0]) != fmt.Sprint(Snapshot{8, "before", all[0].Time, Durable, []string{"x"}, "", 5, 1, 0, 0, 0.5, false}) {
 		t.Errorf("snapshots %v, %v", all, err)
 	}
 	b = d.NewBatch()

@@ -33,6 +33,7 @@ type Snapshot struct {
 	ForkUsec      int64
 	CapturedBytes int64
 	Seconds       float64
+	Temporary     bool // goes with the command that took it, at the latest when the store is opened again, unless it is held
 }
 
 // Snapshots returns all snapshot records, oldest first.
