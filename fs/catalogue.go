@@ -5,6 +5,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/snapfs/snapfs/cow"
 	"github.com/snapfs/snapfs/snapshot"
 )
 
@@ -95,6 +96,16 @@ func (m *Mount) Delete(names []string, dryRun bool) ([]snapshot.Deleted, error) 
 		m.announceGone(info.Epoch, info.Name)
 	}
 	return deleted, err
+}
+
+// Drop deletes the snapshot of epoch e, whatever it is called by now. Not for handlers: see announce.
+func (m *Mount) Drop(e cow.Epoch) error {
+	dropped, err := m.store.Drop(e, m.views.drop)
+	m.touched()
+	if dropped.Name != "" {
+		m.announceGone(e, dropped.Name)
+	}
+	return err
 }
 
 // Rename renames a snapshot. Not for handlers: see announce.

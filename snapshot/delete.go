@@ -24,15 +24,18 @@ func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]D
 }
 
 // Drop is Delete for a snapshot that is known by its epoch, whatever it is called by now.
-func (s *Store) Drop(e cow.Epoch, hidden func(cow.Epoch)) error {
-	_, err := s.delete(func() ([]*snap, error) {
+func (s *Store) Drop(e cow.Epoch, hidden func(cow.Epoch)) (Deleted, error) {
+	out, err := s.delete(func() ([]*snap, error) {
 		name, err := s.snaps.nameOf(e)
 		if err != nil {
 			return nil, err
 		}
 		return s.toDelete([]string{name})
 	}, false, hidden)
-	return err
+	if len(out) == 0 {
+		return Deleted{}, err
+	}
+	return out[0], err
 }
 
 // delete deletes the snapshots that choose returns in the deletion's turn.

@@ -26,11 +26,12 @@ func TestTemporary(t *testing.T) {
 	create(t, w, "two")
 	w.ok("rename", w.s.Rename("first", "second"))
 	hidden := cow.Epoch(0)
-	w.ok("drop", w.s.Drop(renamed, func(e cow.Epoch) { hidden = e }))
-	if hidden != renamed {
-		t.Errorf("caches were told of %d, not of %d", hidden, renamed)
+	dropped, err := w.s.Drop(renamed, func(e cow.Epoch) { hidden = e })
+	w.ok("drop", err)
+	if hidden != renamed || dropped.Name != "second" {
+		t.Errorf("dropped %+v; caches were told of %d, not of %d", dropped, hidden, renamed)
 	}
-	if err := w.s.Drop(renamed, nil); !errors.Is(err, ErrUnknown) {
+	if _, err := w.s.Drop(renamed, nil); !errors.Is(err, ErrUnknown) {
 		t.Errorf("dropped again: %v", err)
 	}
 	take("third")
@@ -41,7 +42,7 @@ func TestTemporary(t *testing.T) {
 	held.rec.Holds = []string{"somebody"}
 	w.s.snaps.mu.Unlock()
 	w.ok("hold", w.s.putSnapshots(held.rec))
-	if err := w.s.Drop(held.rec.Epoch, nil); !errors.Is(err, ErrHeld) {
+	if _, err := w.s.Drop(held.rec.Epoch, nil); !errors.Is(err, ErrHeld) {
 		t.Errorf("dropped although it is held: %v", err)
 	}
 	w.want["held"] = dump(t, w.s.Live())

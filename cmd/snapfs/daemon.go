@@ -189,11 +189,24 @@ func (d *daemon) push() {
 	}
 }
 
+// unmount unmounts. That another mount namespace still has the mount after a grace is an error.
+func (d *daemon) unmount() error {
+	unmounted := make(chan error, 1)
+	go func() { unmounted <- d.mount.Unmount() }()
+	select {
+	case err := <-unmounted:
+		return err
+	case <-time.After(abortGrace):
+		return errors.New("another mount namespace still has it")
+	}
+}
+
 // end unmounts because of a signal. Who still uses the mount after a grace gets ENOTCONN.
 func (d *daemon) end(gone <-chan struct{}) {
 	d.log.Printf("signalled: unmounting %s", d.plan.point)
 	for start := time.Now(); time.Since(start) < busyGrace; time.Sleep(busyRetry) {
-		err := d.mount.Unmount()
+		d.server.EndViews()
+		err := d.unmount()
 		if err == nil {
 			break
 		}

@@ -15,8 +15,9 @@ func newList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list MOUNTPOINT",
 		Short: "List the snapshots, oldest first",
-		Long: `List the snapshots, oldest first: name, time in UTC, state (writing, durable or failed), the
-size of what only this snapshot holds, description.`,
+		Long: `List the snapshots, oldest first: name, time in UTC, state (writing, durable or failed; held;
+temporary, if it goes with the exec that took it), the size of what only this snapshot holds,
+description.`,
 		Example: `  snapfs list /mnt/data
   snapfs list --json /mnt/data | jq -r .name`,
 		Args: takes(1, 1),
@@ -51,6 +52,9 @@ func writeTable(w io.Writer, infos []snapshot.Info) error {
 		state := string(info.State)
 		if info.Held {
 			state += ", held"
+		}
+		if info.Temporary {
+			state += ", temporary"
 		}
 		line := fmt.Sprintf("%s\t%s\t%s\t%s", printable(info.Name), info.Time.UTC().Format(time.DateTime), state, bytesText(info.Bytes))
 		if info.Description != "" {

@@ -5,9 +5,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -20,19 +22,32 @@ func main() {
 
 // run executes one command line and returns its exit code. An error is one line on stderr, or one JSON object.
 func run(args []string) control.Code {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx := context.Background()
+	if heed := heeded(os.Interrupt, syscall.SIGTERM); len(heed) > 0 { // none would mean all
+		var stop func()
+		ctx, stop = signal.NotifyContext(ctx, heed...)
+		defer stop()
+	}
 	root := newRoot()
 	root.SetArgs(mountForm(root, args))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return control.Done
 	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		return control.Code(status)
+	}
 	if ctx.Err() != nil && control.CodeOf(err) == control.Interrupted {
 		err = control.Errorf(control.Interrupted, "interrupted")
 	}
 	report(err, wantsJSON(args))
 	return control.CodeOf(err)
+}
+
+// heeded returns those of the signals that whoever started this program has not told it to ignore, as nohup does.
+func heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 func report(err error, asJSON bool) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -128,19 +127,4 @@ func hasOpen(pid int, file fileID) bool {
 		}
 	}
 	return false
-}
-
-// parentOf returns the parent of a process, 0 if it cannot be found.
-func parentOf(pid int) int {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "PPid:"); ok {
-			ppid, _ := strconv.Atoi(strings.TrimSpace(value))
-			return ppid
-		}
-	}
-	return 0
 }

@@ -41,7 +41,7 @@ damaged, 130 interrupted.`,
 		return control.Errorf(control.Usage, "%v; see %s --help", err, cmd.CommandPath())
 	})
 	root.SetVersionTemplate("snapfs {{.Version}}\n")
-	root.AddCommand(newMount(), newUmount(), newSnapshot(), newList(), newDelete(), newRename(),
+	root.AddCommand(newMount(), newUmount(), newSnapshot(), newExec(), newInside(), newList(), newDelete(), newRename(),
 		newStatus(), newCheck(), newVersion(), newMan())
 	return root
 }

@@ -74,11 +74,19 @@ func (c *Client) Hello() Hello { return c.hello }
 
 // Snapshot takes a snapshot. progress, if not nil, is called while its writer works.
 func (c *Client) Snapshot(ctx context.Context, req SnapshotRequest, progress func(Progress)) (snapshot.Taken, error) {
-	req.Progress = progress != nil
+	return c.SnapshotWatched(ctx, req, progress, nil)
+}
+
+// SnapshotWatched is Snapshot with a function that is called, if not nil, as soon as the tree is frozen.
+func (c *Client) SnapshotWatched(ctx context.Context, req SnapshotRequest, progress func(Progress), frozen func()) (snapshot.Taken, error) {
+	req.Progress, req.Frozen = progress != nil, frozen != nil
 	var taken *snapshot.Taken
 	err := c.stream(ctx, "/snapshot", req, func(e Event) {
 		if e.Progress != nil && progress != nil {
 			progress(*e.Progress)
+		}
+		if e.Frozen != nil && frozen != nil {
+			frozen()
 		}
 		if e.Taken != nil {
 			taken = e.Taken

@@ -311,7 +311,7 @@ not a line
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%d mounts, %v", len(all), err)
 	}
-	want := Mounted{ID: 40, Major: 0, Minor: 52, Point: "/mnt/with space", Type: FSType, Source: `/srv/a\b`}
+	want := Mounted{ID: 40, Major: 0, Minor: 52, Root: "/", Point: "/mnt/with space", Type: FSType, Source: `/srv/a\b`}
 	if all[1] != want {
 		t.Errorf("got %+v, want %+v", all[1], want)
 	}

@@ -8,6 +8,7 @@
 //	GET  /status    fs.Status
 //	GET  /metrics   the same figures in the Prometheus text format
 //	POST /snapshot  SnapshotRequest; lines of Event, the last one with a result or an error
+//	POST /view      ViewRequest; no longer HTTP then, see view.go
 //	POST /delete    DeleteRequest; one snapshot.Deleted a line
 //	POST /rename    RenameRequest
 //	POST /check     snapshot.Report

@@ -19,6 +19,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /status", s.guard(s.counted(s.status)))
 	mux.Handle("GET /metrics", s.guard(s.counted(s.metrics)))
 	mux.Handle("POST /snapshot", s.guard(s.counted(s.snapshot)))
+	mux.Handle("POST /view", s.guard(s.counted(s.view)))
 	mux.Handle("POST /delete", s.guard(s.counted(s.delete)))
 	mux.Handle("POST /rename", s.guard(s.counted(s.rename)))
 	mux.Handle("POST /check", s.guard(s.counted(s.check)))
@@ -127,14 +128,20 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 		err   error
 	}
 	done := make(chan outcome, 1)
+	frozen := make(chan snapshot.Taken, 1)
 	go func() {
-		taken, err := s.mount.Snapshot(snapshot.Request{Name: req.Name, Description: req.Description, NoWait: req.NoWait})
+		taken, err := s.mount.Snapshot(snapshot.Request{Name: req.Name, Description: req.Description, NoWait: req.NoWait,
+			Frozen: func(t snapshot.Taken) { frozen <- t }})
 		done <- outcome{taken, err}
 	}()
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
 		select {
+		case t := <-frozen:
+			if req.Frozen {
+				out.send(Event{Frozen: &t})
+			}
 		case end := <-done:
 			if end.err != nil {
 				out.send(Event{Error: AsError(end.err)})
@@ -165,6 +172,9 @@ const progressInterval = 100 * time.Millisecond
 
 // unmount unmounts and stays until the store is closed, because that is where writing the last bytes may fail.
 func (s *Server) unmount(w http.ResponseWriter, r *http.Request) error {
+	if pid, ok := s.viewers.any(); ok {
+		return Errorf(Refused, "snapfs exec (process %d) shows a snapshot of it", pid)
+	}
 	if err := s.mount.Unmount(); err != nil {
 		return err
 	}

@@ -16,12 +16,22 @@ type SnapshotRequest struct {
 	Description string `json:"description,omitempty"`
 	NoWait      bool   `json:"no_wait,omitempty"`  // return once frozen
 	Progress    bool   `json:"progress,omitempty"` // tell how far the writer is
+	Frozen      bool   `json:"frozen,omitempty"`   // tell when the tree is frozen
+}
+
+// ViewRequest asks for a snapshot that is shown at a mount of the command's own.
+type ViewRequest struct {
+	Name        string `json:"name"` // "" means the time
+	Description string `json:"description,omitempty"`
+	Keep        bool   `json:"keep,omitempty"` // not temporary: it stays when the view ends
 }
 
 // Event is one line of a streamed answer. The last line has Taken, Closed or Error.
 type Event struct {
+	Frozen    *snapshot.Taken `json:"frozen,omitempty"`
 	Progress  *Progress       `json:"progress,omitempty"`
 	Taken     *snapshot.Taken `json:"taken,omitempty"`
+	Serving   bool            `json:"serving,omitempty"`
 	Unmounted bool            `json:"unmounted,omitempty"`
 	Closed    bool            `json:"closed,omitempty"`
 	Error     *Error          `json:"failure,omitempty"`

@@ -21,6 +21,7 @@ const FSType = "fuse.snapfs"
 type Mounted struct {
 	ID           uint64 // the mount's id, as statx(2) reports it
 	Major, Minor uint32 // device number of everything inside
+	Root         string // which part of the file system: "/" is all of it
 	Point        string // where it is mounted
 	Type         string
 	Source       string // for snapfs the store's path
@@ -63,7 +64,7 @@ func parseMount(line string) (Mounted, bool) {
 	if err != nil {
 		return Mounted{}, false
 	}
-	m := Mounted{ID: id, Point: unescape(head[4]), Type: unescape(tail[0]), Source: unescape(tail[1])}
+	m := Mounted{ID: id, Root: unescape(head[3]), Point: unescape(head[4]), Type: unescape(tail[0]), Source: unescape(tail[1])}
 	if _, err := fmt.Sscanf(head[2], "%d:%d", &m.Major, &m.Minor); err != nil {
 		return Mounted{}, false
 	}

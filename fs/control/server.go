@@ -32,6 +32,8 @@ type Server struct {
 	ending bool           // GUARDED_BY(mu): nothing new is begun
 	work   sync.WaitGroup // requests that use the mount or the store
 
+	viewers viewers
+
 	ended  chan struct{} // closed by Close
 	result error         // how closing the store ended; set before ended is closed
 }
@@ -65,13 +67,31 @@ func (s *Server) Serve(m *fs.Mount, store *snapshot.Store, hello Hello) {
 	go s.http.Serve(s.socket) // ends, with nothing to say, when Close is called
 }
 
-// Drain refuses new requests from now on and returns when those that were begun are answered. After it the store may be closed.
+// Drain refuses new requests from now on, ends the views, and returns when what was begun is answered. After it the store may be
+// closed.
 func (s *Server) Drain() {
 	s.mu.Lock()
 	s.ending = true
 	s.mu.Unlock()
-	s.work.Wait()
+	done := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(done)
+	}()
+	for { // again and again: a request that was begun may become a view any time
+		s.viewers.interrupt()
+		select {
+		case <-done:
+			return
+		case <-time.After(drainInterval):
+		}
+	}
 }
+
+// EndViews ends the views that there are. The commands that have them end, and let go of the mount where their namespaces hold it.
+func (s *Server) EndViews() { s.viewers.interrupt() }
+
+const drainInterval = 50 * time.Millisecond
 
 // Close tells the commands that wait for the end how it was (result: of closing the store), and removes the socket.
 func (s *Server) Close(result error) error {
