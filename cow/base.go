@@ -17,6 +17,8 @@ type baseFiles struct {
 	hook func(Op) error
 	most int
 
+	clones bool // files may share blocks, which FALLOC_FL_UNSHARE_RANGE ends
+
 	mu   sync.Mutex
 	open map[ID]*baseFile // GUARDED_BY mu
 	idle *list.List       // of *baseFile with users == 0, least recently used first. GUARDED_BY mu
@@ -41,11 +43,29 @@ func openBaseFiles(store int, most int, hook func(Op) error) (*baseFiles, error)
 	for i := range b.dirs {
 		b.dirs[i] = -1
 	}
+	var st unix.Statfs_t
+	b.clones = unix.Fstatfs(dir, &st) == nil && st.Type == unix.XFS_SUPER_MAGIC
 	if err := b.vet(); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
+}
+
+// allocate gives a part of a base file blocks of its own. Where the file system does not do that, it is not done: btrfs writes to
+// new blocks in any case.
+func (b *baseFiles) allocate(fd int, off, n int64) error {
+	modes := []uint32{unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_UNSHARE_RANGE, unix.FALLOC_FL_KEEP_SIZE}
+	if !b.clones {
+		modes = modes[1:]
+	}
+	for _, mode := range modes {
+		err := ignoringEINTR(func() error { return unix.Fallocate(fd, mode, off, n) })
+		if !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
 }
 
 // vet refuses a base/ whose fan-out directories are none: by a symbolic link the writers' plans and unlink(2) would reach files outside

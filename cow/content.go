@@ -32,7 +32,7 @@ type content struct {
 	reach   int64 // bound of what snapshots read from the base file, as of epoch
 	epoch   Epoch // the era that reach and owned belong to
 	baseLen int64 // length of the base file; behind it a mapping must not be touched
-	solid   span  // a part of the base file without holes; whoever makes one empties it
+	solid   span  // a part of the base file without holes and shared blocks; whoever makes one empties it
 
 	owned    pageSet // pages below reach that are known to be saved
 	known    pageSet // chunks (of placeChunk pages) whose saved pages are all in owned

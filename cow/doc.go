@@ -23,7 +23,8 @@
 //   - I3: a snapshot reads the same bytes for ever. Kept by the order of resolution in Frozen.ReadAt, and by its check
 //     that nothing was saved while it read the base.
 //   - I6: a write that returned success does not fail later for lack of space: room for the undo page and for the
-//     base block behind a hole is reserved before the write is accepted.
+//     base block behind a hole, or in place of one that is shared with a clone, is reserved before the write is accepted. (Not
+//     where the store's file system writes to new blocks in any case: btrfs.)
 //   - I7: a writer that fails loses nothing: its pages are still private, and go back to the set of pages to be flushed.
 //   - I8: the forked child never allocates, locks, or runs Go code that can. It does nothing before it is let go, and ends
 //     where the daemon dies before that; once let go it finishes its plan also if the daemon dies, because everything that

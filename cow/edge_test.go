@@ -99,6 +99,26 @@ func TestTailCutUnderPrivatePage(t *testing.T) {
 	w.verify()
 }
 
+// TestPunchBehindTheEnd makes a hole in the stale bytes behind the end of a content: nothing becomes private there, where the
+// base file may be cut.
+func TestPunchBehindTheEnd(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 4*PageSize)))
+	s, err := w.freeze()
+	must(t, err)
+	must(t, w.commit(s))
+	must(t, w.truncate(id, PageSize))
+	must(t, w.zero(id, 3*PageSize+10, 100, true, true))
+	if n := w.pool.Stats().PrivateBytes; n != 0 {
+		t.Errorf("%d private bytes behind the end", n)
+	}
+	must(t, w.remove(s))
+	must(t, w.pool.Tails()())
+	must(t, w.write(id, 3*PageSize+5, fill(2, 20)))
+	w.verify()
+}
+
 // TestStaleBytesOfFailedWriter lets a writer fail after it wrote beyond what the content's length is then cut to.
 func TestStaleBytesOfFailedWriter(t *testing.T) {
 	var armed bool

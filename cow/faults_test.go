@@ -27,7 +27,7 @@ func (h *orderHook) hook(op Op) error {
 		h.mu.Lock()
 		h.synced[op.Log] = op.Off
 		h.mu.Unlock()
-	case OpWriteBase, OpPunchBase:
+	case OpWriteBase, OpPunchBase, OpCopyBase:
 		first, last := pagesOf(op.Off, op.Len)
 		h.verify(op, first, last)
 	case OpTruncBase:
@@ -133,6 +133,7 @@ func script(w *world) (err error) {
 	note(w.truncate(id, 3*PageSize+5))
 	note(w.truncate(id, 7*PageSize))
 	note(w.zero(id, PageSize/2, 3*PageSize, true, true))
+	note(w.copy(id, w.file(id), w.live[id], 4*PageSize, 9*PageSize, 2*PageSize))
 	note(w.pool.Flush())
 	if len(w.snaps) > 1 {
 		note(w.remove(w.snaps[len(w.snaps)-2]))

@@ -71,7 +71,10 @@ func (f *File) Truncate(size int64, record Record) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.cut(size)
+	var err error
+	if size < c.size {
+		err = c.cut(size)
+	}
 	c.size = size
 	if c.baseLen > size {
 		c.p.addTail(c)
@@ -81,7 +84,7 @@ func (f *File) Truncate(size int64, record Record) error {
 
 // cut drops the private bytes beyond size. REQUIRES gate shared, c.change, c.mu exclusive.
 func (c *content) cut(size int64) error {
-	if c.private.IsEmpty() || size >= c.size {
+	if c.private.IsEmpty() {
 		return nil
 	}
 	if err := c.clearPrivateTail(size); err != nil {
@@ -134,7 +137,7 @@ func (f *File) Zero(off, n int64, punch, keepSize bool, record Record) error {
 	defer c.flushing.Unlock()
 	defer c.change.Unlock()
 	c.mu.RLock()
-	to := min(end, max(c.size, c.baseLen))
+	to := min(end, c.size) // what is stale behind it is zeroed when it is uncovered
 	c.mu.RUnlock()
 	if off < to {
 		if err := c.zero(off, to, punch, c.zeroPart); err != nil {

@@ -38,7 +38,7 @@ func (w *world) act(t *rapid.T) {
 			t.Fatal(err)
 		}
 	}
-	switch op := rapid.SampledFrom([]string{"write", "write", "write", "write", "truncate", "punch", "zero", "sync", "flush",
+	switch op := rapid.SampledFrom([]string{"write", "write", "write", "write", "truncate", "punch", "zero", "copy", "copy", "sync", "flush",
 		"freeze", "commit", "remove", "unlink", "close", "verify", "tails"}).Draw(t, "op"); op {
 	case "write":
 		data := fill(rapid.Byte().Draw(t, "seed"), rapid.SampledFrom([]int{1, 100, PageSize, 3 * PageSize, 2*PageSize + 77}).Draw(t, "len"))
@@ -51,6 +51,9 @@ func (w *world) act(t *rapid.T) {
 		off, n := offset.Draw(t, "off"), int64(rapid.IntRange(1, 6*PageSize).Draw(t, "n"))
 		keep := rapid.Bool().Draw(t, "keep") || op == "punch"
 		ok(w.patiently(func() error { return w.zero(id, off, n, op == "punch", keep) }))
+	case "copy":
+		src, from, off := rapid.SampledFrom(ids).Draw(t, "src"), offset.Draw(t, "from"), offset.Draw(t, "off")
+		ok(w.patiently(func() error { return w.copyAny(t, id, src, from, off) }))
 	case "sync":
 		ok(w.commitAllBut(0)) // an fsync waits for captures, and nobody else would end them here
 		ok(w.sync(id))
@@ -84,6 +87,24 @@ func (w *world) act(t *rapid.T) {
 	case "verify":
 		w.verify()
 	}
+}
+
+// copyAny copies from a live content, or from it as a snapshot has it.
+func (w *world) copyAny(t *rapid.T, id, src ID, from, off int64) error {
+	n := int64(rapid.SampledFrom([]int{1, PageSize, 3 * PageSize, 8 * PageSize, 5*PageSize + 99}).Draw(t, "n"))
+	for _, s := range w.snaps {
+		if want, ok := s.files[src]; ok && rapid.Bool().Draw(t, "frozen") {
+			f, err := w.pool.OpenFrozen(src, s.epoch, int64(len(want)))
+			must(t, err)
+			defer f.Close()
+			return w.copy(id, f, want, from, off, n)
+		}
+	}
+	if src == id { // never over itself
+		from, off, n = from%(maxPages/2*PageSize), off+maxPages/2*PageSize, min(n, 4*PageSize)
+		off, n = max(off, from+n), min(n, max(0, int64(len(w.live[src]))-from))
+	}
+	return w.copy(id, w.file(src), w.live[src], from, off, n)
 }
 
 // patiently does a change. One that zeroes, or extends over, pages of an outstanding capture waits until that is written:

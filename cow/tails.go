@@ -52,7 +52,7 @@ func (c *content) cutTail() error {
 	todo := was > need && len(c.captures) == 0 && !c.gone.Load()
 	var err error
 	if todo {
-		err = c.clearPrivateTail(c.size)
+		err = c.cut(c.size) // a mapping must not be touched beyond the end of the base file
 	}
 	if todo && err == nil {
 		c.baseLen = need // before the file is shorter: see readBase

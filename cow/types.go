@@ -68,6 +68,7 @@ type OpKind string
 // of an undo log.
 const (
 	OpWriteBase  OpKind = "write base" // pwrite of [Off, Off+Len) of content ID's base file, by the daemon or by a writer's plan
+	OpCopyBase   OpKind = "copy base"  // [Off, Off+Len) of content ID's base file is copied, or cloned, from another one
 	OpPunchBase  OpKind = "punch base"
 	OpTruncBase  OpKind = "truncate base"
 	OpSyncBase   OpKind = "sync base"

@@ -198,6 +198,31 @@ func (w *world) zero(id ID, off, n int64, punch, keep bool) error {
 	return err
 }
 
+// copy copies from src, which the model says holds want, as often as it takes.
+func (w *world) copy(id ID, src Origin, want []byte, from, off, n int64) error {
+	part := bytes.Clone(want[min(from, int64(len(want))):min(from+n, int64(len(want)))])
+	b := bytes.Clone(w.live[id])
+	if end := int(off) + len(part); len(part) > 0 && end > len(b) {
+		b = append(b, make([]byte, end-len(b))...)
+	}
+	copy(b[min(int(off), len(b)):], part)
+	w.past[id] = append(w.past[id], bytes.Clone(b))
+	done, k := int64(0), int64(1)
+	var err error
+	for f := w.file(id); err == nil && k > 0 && done < n; done += k {
+		k, err = f.CopyFrom(src, from+done, off+done, n-done, w.record(id))
+	}
+	if err == nil {
+		if done != int64(len(part)) {
+			w.tb.Fatalf("%d bytes were copied, want %d", done, len(part))
+		}
+		w.live[id] = b
+	} else {
+		w.adoptOne(id)
+	}
+	return err
+}
+
 func (w *world) sync(id ID) error {
 	err := w.file(id).Sync()
 	if err == nil {

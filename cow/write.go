@@ -1,7 +1,6 @@
 package cow
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -117,13 +116,8 @@ func (c *content) measureBase() {
 // shared, in the epoch that all of it holds for, and log (if not nil) has promised the pages returned.
 func (c *content) reserve(first, last uint64, end int64) (log *undoLog, promised int64, err error) {
 	for {
-		epoch := c.p.Enter()
-		newest := c.p.newestSnapshot()
-		c.mu.Lock()
-		c.roll(epoch)
-		c.mu.Unlock()
-		c.p.Leave()
-		if err := c.learn(first, last); err != nil {
+		epoch, newest, err := c.know(first, last)
+		if err != nil {
 			return nil, 0, err
 		}
 		fresh := c.becoming(first, last)
@@ -141,6 +135,18 @@ func (c *content) reserve(first, last uint64, end int64) (log *undoLog, promised
 			log.settle(promised)
 		}
 	}
+}
+
+// know brings the content into the present epoch and learns which of its pages [first, last] are saved. It holds for the epoch
+// returned, of which newest is the newest snapshot. REQUIRES c.change.
+func (c *content) know(first, last uint64) (epoch, newest Epoch, err error) {
+	epoch = c.p.Enter()
+	newest = c.p.newestSnapshot()
+	c.mu.Lock()
+	c.roll(epoch)
+	c.mu.Unlock()
+	c.p.Leave()
+	return epoch, newest, c.learn(first, last)
 }
 
 // promise reserves room in the undo log for pages, and room for their base blocks.
@@ -174,7 +180,8 @@ func (c *content) becoming(first, last uint64) []uint64 {
 }
 
 // cover makes pages [first, last] of the base file safe to map and, later, to write: the file reaches to the last of
-// them (a mapping beyond the end is SIGBUS), and holes in them have disk space (I6). end is the end of the write.
+// them (a mapping beyond the end is SIGBUS), and holes in them have disk space, as have blocks that are shared with another file
+// (I6). end is the end of the write.
 func (c *content) cover(first, last uint64, end int64) error {
 	c.mu.RLock()
 	need := min(pageEnd(last), max(c.size, end))
@@ -197,16 +204,12 @@ func (c *content) cover(first, last uint64, end int64) error {
 		if err := c.p.opt.Hook(Op{Kind: OpReserve, ID: c.id, Off: from, Len: length}); err != nil {
 			return err
 		}
-		err := ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, length) })
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			return nil
-		}
-		return err
+		return c.p.base.allocate(fd, from, length)
 	})
 }
 
-// isSolid reports whether bytes [from, to) of the base file have no hole that the file system tells of. The answer of the
-// file system is kept: some walk through all pages for it.
+// isSolid reports whether bytes [from, to) of the base file have no hole that the file system tells of, and are shared with no other
+// file. The answer of the file system is kept: some walk through all pages for it.
 func (c *content) isSolid(fd int, from, to int64) bool {
 	c.mu.RLock()
 	solid := c.solid
@@ -215,13 +218,16 @@ func (c *content) isSolid(fd int, from, to int64) bool {
 		return true
 	}
 	for _, start := range []int64{0, from} {
-		hole, err := unix.Seek(fd, start, unix.SEEK_HOLE)
+		end, err := unix.Seek(fd, start, unix.SEEK_HOLE)
 		if err != nil {
 			return true
 		}
-		if hole >= to {
+		if end >= to && c.p.base.clones {
+			end = unsharedUpTo(fd, start, end)
+		}
+		if end >= to {
 			c.mu.Lock()
-			c.solid = span{start, hole - start}
+			c.solid = span{start, end - start}
 			c.mu.Unlock()
 			return true
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/snapfs/snapfs/snapshot"
 )
 
-// maxCopy bounds one COPY_FILE_RANGE, in bytes: the caller asks again for the rest.
-const maxCopy = 64 << 20
+// maxCopy bounds one COPY_FILE_RANGE, in bytes: the caller asks again for the rest. The reply has 32 bits for it.
+const maxCopy = 1 << 30
 
 // badHandle is the error of a request for a handle that is not open, or not a file.
 func badHandle(fh uint64) error {
@@ -213,8 +213,8 @@ func (f *face) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Statu
 	return f.faults.status("fallocate", in.NodeId, err)
 }
 
-// CopyFileRange copies within the mount, also from a snapshot into the live tree.
-func (f *face) CopyFileRange(_ <-chan struct{}, in *gofuse.CopyFileRangeIn) (uint32, gofuse.Status) {
+// CopyFileRange copies within the mount, also from a snapshot into the live tree. Interrupted, it returns what it has done.
+func (f *face) CopyFileRange(cancel <-chan struct{}, in *gofuse.CopyFileRangeIn) (uint32, gofuse.Status) {
 	src, err := f.file(in.FhIn)
 	if err != nil {
 		return 0, f.faults.status("copy_file_range", in.NodeId, err)
@@ -223,7 +223,7 @@ func (f *face) CopyFileRange(_ <-chan struct{}, in *gofuse.CopyFileRangeIn) (uin
 	if err != nil {
 		return 0, f.faults.status("copy_file_range", in.NodeIdOut, err)
 	}
-	n, err := dst.CopyFrom(src.content, int64(in.OffIn), int64(in.OffOut), int64(min(in.Len, maxCopy)))
+	n, err := dst.CopyFrom(src.content, int64(in.OffIn), int64(in.OffOut), int64(min(in.Len, maxCopy)), cancel)
 	if err != nil && n == 0 {
 		return 0, f.faults.status("copy_file_range", in.NodeIdOut, err)
 	}

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"io"
 	"sync/atomic"
 	"syscall"
 
@@ -123,33 +122,67 @@ func (h *Handle) Fallocate(mode uint32, off, n int64, killPriv bool) error {
 	})
 }
 
-// copyChunk is how much CopyFrom moves at a time.
-const copyChunk = 1 << 20
-
-// CopyFrom copies up to n bytes from src (a Handle or a frozen Content) and returns how many. It stops at the end of src.
-// After a failure it returns what was copied before, if that is anything.
-func (h *Handle) CopyFrom(src Content, srcOff, off, n int64) (done int64, err error) {
+// CopyFrom copies up to n bytes from src (a Handle or a frozen Content) and returns how many. It ends at the end of src, and early when
+// stop is closed. After a failure it returns what was copied before, if that is anything.
+func (h *Handle) CopyFrom(src Content, srcOff, off, n int64, stop <-chan struct{}) (done int64, err error) {
 	if s, same := src.(*Handle); same && s.n == h.n && srcOff < off+n && off < srcOff+n {
 		return 0, &opError{"copy within", h.n.ino, "", syscall.EINVAL}
 	}
 	if n < 0 || off < 0 || srcOff < 0 {
 		return 0, &opError{"copy to", h.n.ino, "", syscall.EINVAL}
 	}
-	buf := make([]byte, min(n, copyChunk))
+	n = min(n, src.Size()-srcOff) // as it is now: a copy within a file may make it longer
 	for done < n && err == nil {
-		var got, put int
-		got, err = src.ReadAt(buf[:min(n-done, int64(len(buf)))], srcOff+done)
-		if got == 0 {
+		var k int64
+		if k, err = h.copyStep(src, srcOff+done, off+done, n-done); k == 0 {
 			break
 		}
-		var failed error
-		if put, failed = h.WriteAt(buf[:got], off+done, false); failed != nil {
-			err = failed
+		done += k
+		select {
+		case <-stop:
+			err = syscall.EINTR
+		default:
 		}
-		done += int64(put)
 	}
-	if err == io.EOF || done > 0 {
+	if done > 0 {
 		err = nil
+	}
+	return done, err
+}
+
+// mostCopyStep bounds what is asked for at once; cow has bounds of its own.
+const mostCopyStep = 8 << 20
+
+// copyStep copies a part of [off, off+n), as much as is done at once; 0 at the end of src.
+func (h *Handle) copyStep(src Content, srcOff, off, n int64) (done int64, err error) {
+	n = min(n, mostCopyStep)
+	if err := h.l.disk.take(n + entryBytes); err != nil {
+		return 0, &opError{"copy to", h.n.ino, "", err}
+	}
+	if err := h.l.removeCaps(h.n); err != nil {
+		return 0, err
+	}
+	copyTo := func(f *cow.File, from cow.Origin) (err error) {
+		done, err = f.CopyFrom(from, srcOff, off, n, h.l.recorder(h.n, f, false))
+		return err
+	}
+	switch s := src.(type) {
+	case *Handle:
+		err = h.l.withFiles(h.n, s.n, func(f, from *cow.File) error {
+			if from == nil {
+				return nil
+			}
+			return copyTo(f, from)
+		})
+	case *frozenContent:
+		err = h.l.withFile(h.n, true, func(f *cow.File) error {
+			if s.file == nil {
+				return nil
+			}
+			return copyTo(f, s.file)
+		})
+	default:
+		err = &opError{"copy to", h.n.ino, "", syscall.EXDEV}
 	}
 	return done, err
 }

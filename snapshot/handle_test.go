@@ -110,7 +110,7 @@ func (m *machine) copyRange(t *rapid.T) {
 	src, from := m.drawHandle(t)
 	dst, to := m.drawHandle(t)
 	srcOff, off, n := offsets.Draw(t, "src off"), offsets.Draw(t, "off"), offsets.Draw(t, "n")
-	got, err := dst.CopyFrom(src, srcOff, off, n)
+	got, err := dst.CopyFrom(src, srcOff, off, n, nil)
 	if from == to && srcOff < off+n && off < srcOff+n {
 		agree(t, "copy within", err, syscall.EINVAL)
 		return
@@ -407,6 +407,35 @@ func TestEmptyFiles(t *testing.T) {
 		_, err = c.SeekExtent(0, true)
 		agree(t, fmt.Sprintf("%T: seek", c), err, syscall.ENXIO)
 		agree(t, "close", c.Close(), nil)
+	}
+}
+
+// TestInterruptedCopy: a copy that is to stop says how far it came.
+func TestInterruptedCopy(t *testing.T) {
+	s, src := newFile(t)
+	defer s.close(t)
+	a, err := s.live.Create(Root, "copy", Spec{Mode: syscall.S_IFREG | 0o600})
+	agree(t, "create", err, nil)
+	dst, err := s.live.OpenFile(a.Ino)
+	agree(t, "open", err, nil)
+	defer dst.Close()
+	defer src.Close()
+	const size = 3*mostCopyStep + 5
+	_, err = s.live.SetAttr(src.Ino(), Change{Set: SetSize, Size: size})
+	agree(t, "truncate", err, nil)
+	mustWrite(t, src, "end", size-3)
+	stop := make(chan struct{})
+	close(stop)
+	n, err := dst.CopyFrom(src, 0, 0, size, stop)
+	agree(t, "interrupted copy", err, nil)
+	if n <= 0 || n > mostCopyStep || dst.Size() != n {
+		t.Errorf("%d bytes were copied, the file has %d", n, dst.Size())
+	}
+	more, err := dst.CopyFrom(src, n, n, 2*size, nil)
+	agree(t, "copy", err, nil)
+	var end [3]byte
+	if _, err := dst.ReadAt(end[:], size-3); n+more != size || dst.Size() != size || string(end[:]) != "end" {
+		t.Errorf("%d and %d bytes were copied, which end in %q, %v", n, more, end, err)
 	}
 }
 

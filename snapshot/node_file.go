@@ -25,6 +25,23 @@ func (l *Live) withFile(n *node, create bool, do func(*cow.File) error) error {
 	return do(n.file)
 }
 
+// withFiles is withFile for a node that is changed (its content is made) and one that is read, in an order that is the same for all.
+func (l *Live) withFiles(to, from *node, do func(to, from *cow.File) error) error {
+	if to == from {
+		return l.withFile(to, true, func(f *cow.File) error { return do(f, f) })
+	}
+	inner := func(f *cow.File) error {
+		if from.ino < to.ino {
+			return l.withFile(to, true, func(t *cow.File) error { return do(t, f) })
+		}
+		return l.withFile(from, false, func(t *cow.File) error { return do(f, t) })
+	}
+	if from.ino < to.ino {
+		return l.withFile(from, false, inner)
+	}
+	return l.withFile(to, true, inner)
+}
+
 // openFile opens the node's content if it is not open. empty says that there is none and none is to be made.
 func (l *Live) openFile(n *node, create bool) (empty bool, err error) {
 	n.content.Lock()
