@@ -128,10 +128,14 @@ func run(t testing.TB, dir, name string, args ...string) string {
 	return string(out)
 }
 
+// The first thread of a process cannot end: it is kept out of onThread.
+func init() { runtime.LockOSThread() }
+
 // onThread runs do on a thread of its own, which ends with it: what do changes of the thread is gone.
 func onThread(do func() error) error {
-	result := make(chan error)
+	result := make(chan error, 1)
 	go func() {
+		defer close(result)    // also if a test ends it
 		runtime.LockOSThread() // never unlocked
 		result <- do()
 	}()

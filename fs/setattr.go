@@ -1,6 +1,9 @@
 package fs
 
 import (
+	"fmt"
+	"syscall"
+
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/snapfs/snapfs/snapshot"
@@ -10,6 +13,9 @@ import (
 func (f *face) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	node := nodeID(in.NodeId)
 	if err := f.change(node); err != nil {
+		return f.faults.status("setattr", in.NodeId, err)
+	}
+	if err := f.mayKillPriv(node, in); err != nil {
 		return f.faults.status("setattr", in.NodeId, err)
 	}
 	attr, err := f.live.SetAttr(node.ino(), changeOf(&in.SetAttrInCommon))
@@ -41,6 +47,22 @@ const fattrFields = gofuse.FATTR_MODE | gofuse.FATTR_UID | gofuse.FATTR_GID | go
 // says so, a change of the owner always means it, and so does a request that sets nothing: chown(2) to the same owner.
 func killsPriv(valid uint32) bool {
 	return valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0 || valid&fattrFields == 0
+}
+
+// mayKillPriv checks what the kernel checks for file systems that clear suid and sgid themselves, but not for us: chown(2) to
+// the same owner clears them, so it is a change of the mode, which only the owner and root may make.
+func (f *face) mayKillPriv(node nodeID, in *gofuse.SetAttrIn) error {
+	if in.Valid&fattrFields != 0 || in.InHeader.Uid == 0 {
+		return nil
+	}
+	attr, err := f.live.Stat(node.ino())
+	if err != nil {
+		return err
+	}
+	if attr.Mode&syscall.S_IFMT != syscall.S_IFDIR && attr.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 && attr.UID != in.InHeader.Uid {
+		return fmt.Errorf("clear suid and sgid: %w", syscall.EPERM)
+	}
+	return nil
 }
 
 // changeOf translates a setattr request.

@@ -96,7 +96,7 @@ func (l *Live) RemoveXattr(ino Ino, name string) error {
 		if IsACL(name) {
 			return nil
 		}
-		err = &opError{"remove attribute", ino, name, syscall.ENODATA}
+		err = noXattr("remove attribute", ino, name)
 	}
 	if err != nil {
 		return err

@@ -43,6 +43,14 @@ func checkEntryName(op string, parent Ino, name string) error {
 	return nil
 }
 
+// noXattr is the error of asking for an extended attribute that is not there, or cannot be.
+func noXattr(op string, ino Ino, name string) error {
+	if err := checkXattr(op, ino, name); err != nil && !IsACL(name) {
+		return err
+	}
+	return &opError{op, ino, name, syscall.ENODATA}
+}
+
 // checkXattr accepts the name spaces that Linux file systems keep. Of system. that is only access control lists, which do
 // not come here.
 func checkXattr(op string, ino Ino, name string) error {

@@ -122,7 +122,7 @@ func (t *tree) Readlink(ino Ino) (string, error) {
 func (t *tree) Xattr(ino Ino, name string) ([]byte, error) {
 	value, found, err := t.db.Xattr(ino, name, t.at)
 	if err == nil && found == 0 {
-		err = &opError{"get attribute", ino, name, syscall.ENODATA}
+		err = noXattr("get attribute", ino, name)
 	}
 	return value, err
 }
