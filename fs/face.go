@@ -58,7 +58,7 @@ func (f *face) change(n nodeID) error {
 	case n == snapdirNode:
 		return fmt.Errorf("%s: %w", snapdirName, syscall.EPERM)
 	}
-	return nil
+	return f.m.store.Stopped()
 }
 
 // changeName is change for the entry name of directory dir. The name .snapshots of the root is not to be had: taken says

@@ -182,9 +182,12 @@ func (f *face) Read(_ <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.Re
 }
 
 // Write writes to a live file. What the kernel wrote back from its cache (WRITE_CACHE) is all or nothing: it would not
-// notice a short count.
+// notice a short count. It is let in also where changes are stopped: the kernel has said yes to it before.
 func (f *face) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
 	h, err := f.liveFile(in.Fh)
+	if err == nil && in.WriteFlags&gofuse.WRITE_CACHE == 0 {
+		err = f.m.store.Stopped()
+	}
 	if err != nil {
 		return 0, f.faults.status("write", in.NodeId, err)
 	}
@@ -208,6 +211,9 @@ func (f *face) Fsync(_ <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 func (f *face) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
 	h, err := f.liveFile(in.Fh)
 	if err == nil {
+		err = f.m.store.Stopped()
+	}
+	if err == nil {
 		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length), false)
 	}
 	return f.faults.status("fallocate", in.NodeId, err)
@@ -220,6 +226,9 @@ func (f *face) CopyFileRange(cancel <-chan struct{}, in *gofuse.CopyFileRangeIn)
 		return 0, f.faults.status("copy_file_range", in.NodeId, err)
 	}
 	dst, err := f.liveFile(in.FhOut)
+	if err == nil {
+		err = f.m.store.Stopped()
+	}
 	if err != nil {
 		return 0, f.faults.status("copy_file_range", in.NodeIdOut, err)
 	}

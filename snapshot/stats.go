@@ -1,8 +1,12 @@
 package snapshot
 
 import (
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/cow"
 )
@@ -49,6 +53,8 @@ type storeStats struct {
 	current       CurrentSnapshot
 	last          LastSnapshot
 	inProcess     string
+	stopOnError   bool
+	stopped       atomic.Pointer[error]
 	changesAt     uint64 // batches committed when the last snapshot was taken
 	copiedAt      int64  // pages that had become private by then
 	committed     func() uint64
@@ -85,9 +91,23 @@ func (st *storeStats) ended(t Taken, err error) {
 	if err != nil {
 		st.last.Status = "failed: " + err.Error()
 		st.failed++
+		if st.stopOnError {
+			err = fmt.Errorf("no changes until a snapshot succeeds, since %q failed: %w", t.Name, &known{err.Error(), unix.EROFS})
+			st.stopped.Store(&err)
+		}
 		return
 	}
 	st.total++
+	st.stopped.Store(nil)
+}
+
+// Stopped returns an error with EROFS after a snapshot that failed, until one succeeds, if Options.StopOnError says so. It is for whoever
+// lets changes in: the store itself goes on with what was begun.
+func (s *Store) Stopped() error {
+	if err := s.stats.stopped.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Stats returns the figures.
@@ -96,7 +116,7 @@ func (s *Store) Stats() Stats {
 	files, bytes := s.live.totals()
 	out := Stats{LiveFiles: files, LiveBytes: bytes, StoreBytes: s.usage.bytes(s.dir), UndoBytes: pool.UndoBytes,
 		DirtyBytes: pool.PrivateBytes, DirtyLimitBytes: pool.LimitBytes, Epoch: pool.Epoch, TotalForks: pool.Forks, Mode: "rw"}
-	if s.pool.Failed() != nil || s.db.Err() != nil {
+	if s.pool.Failed() != nil || s.db.Err() != nil || s.Stopped() != nil {
 		out.Mode = "ro-after-error"
 	}
 	st := &s.stats

@@ -21,6 +21,7 @@ type Options struct {
 	FlushInterval time.Duration // how often they are flushed; default 1s
 	Create        bool          // make the store if the directory is missing or empty
 	Report        func(error)   // told about failures in the background; may be nil
+	StopOnError   bool          // no changes after a failed snapshot, until one succeeds; see Store.Stopped
 
 	hook   func(cow.Op) error // fault injection
 	noFork bool
@@ -196,6 +197,7 @@ func (s *Store) openParts(opt Options) (err error) {
 	s.live.newest = s.pool.Newest
 	s.live.disk = s.ballast
 	s.snaps = newCatalogue(recs)
+	s.stats.stopOnError = opt.StopOnError
 	s.stats.committed = s.db.Committed
 	s.stats.copied = func() int64 { return s.pool.Stats().FirstWrites }
 	return s.recover()

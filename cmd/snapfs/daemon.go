@@ -92,6 +92,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	d.store, err = openStore(ctx, d.plan.store, snapshot.Options{
 		DirtyLimit:    dirtyLimit,
 		FlushInterval: d.plan.options.flushInterval,
+		StopOnError:   d.plan.options.stopOnError,
 		Create:        true,
 		Report:        func(err error) { d.log.Printf("store: %v", err) },
 	})

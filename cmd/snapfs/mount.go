@@ -36,6 +36,7 @@ Options of -o, separated by commas:
   dirty_limit=SIZE         most memory for data that is not in its file yet (default 256M,
                            or a quarter of the memory that its control group allows)
   flush_interval=DURATION  how often that data is written (default 1s)
+  stop_writes_on_error     the tree is read-only after a failed snapshot, until one succeeds
 Options that mount(8) and fstab add (rw, nofail, _netdev, x-...) are accepted.`,
 		Example: `  snapfs mount /srv/store /mnt/data
   snapfs mount -f -o snapdir=visible,dirty_limit=64M ./store ./tree

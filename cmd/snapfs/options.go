@@ -15,11 +15,12 @@ type mountOptions struct {
 	writeback     bool
 	noExec        bool
 	noACL         bool
+	stopOnError   bool          // stop_writes_on_error
 	dirtyLimit    int64         // bytes; 0 means the default
 	flushInterval time.Duration // 0 means the default
 }
 
-const knownOptions = "ro, allow_other, acl|noacl, snapdir=hidden|visible, writeback=off|on, dirty_limit=SIZE, flush_interval=DURATION"
+const knownOptions = "ro, allow_other, acl|noacl, snapdir=hidden|visible, writeback=off|on, dirty_limit=SIZE, flush_interval=DURATION, stop_writes_on_error"
 
 // parseOptions reads the values of all -o flags, each a comma separated list; a later option overrides an earlier one.
 func parseOptions(lists []string, root bool) (mountOptions, error) {
@@ -30,6 +31,9 @@ func parseOptions(lists []string, root bool) (mountOptions, error) {
 				return mountOptions{}, err
 			}
 		}
+	}
+	if opt.stopOnError && opt.writeback {
+		return mountOptions{}, control.Errorf(control.Usage, "option stop_writes_on_error: needs writeback=off, or the kernel would go on accepting writes")
 	}
 	return opt, nil
 }
@@ -49,6 +53,8 @@ func (opt *mountOptions) set(option string) error {
 		opt.noExec = option == "noexec"
 	case option == "noacl", option == "acl":
 		opt.noACL = option == "noacl"
+	case option == "stop_writes_on_error":
+		opt.stopOnError = true
 	case name == "snapdir" && hasValue:
 		opt.visible, err = oneOf(option, value, "visible", "hidden")
 	case name == "writeback" && hasValue:

@@ -56,8 +56,11 @@ func TestOptions(t *testing.T) {
 	if opt, err := parseOptions([]string{"ro,snapdir=visible,rw,snapdir=hidden"}, false); err != nil || opt != (mountOptions{}) {
 		t.Errorf("later options do not override earlier ones: %+v, %v", opt, err)
 	}
+	if opt, err := parseOptions([]string{"stop_writes_on_error"}, false); err != nil || !opt.stopOnError {
+		t.Errorf("stop_writes_on_error: %+v, %v", opt, err)
+	}
 	for _, bad := range []string{"nonsense", "snapdir", "snapdir=both", "writeback=yes", "dirty_limit=", "dirty_limit=4k", "flush_interval=1",
-		"flush_interval=0s", "save=60:100", "keep=last", "stop_writes_on_error", "ro=1"} {
+		"flush_interval=0s", "save=60:100", "keep=last", "stop_writes_on_error=1", "stop_writes_on_error,writeback=on", "ro=1"} {
 		if _, err := parseOptions([]string{"rw," + bad}, false); control.CodeOf(err) != control.Usage {
 			t.Errorf("%s: %v", bad, err)
 		}
