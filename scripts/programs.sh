@@ -78,12 +78,23 @@ unmount_store() {
     daemon=''
 }
 
+# end_job ends the program that is running, and what it has started: gently first, so that servers remove what they share.
+end_job() {
+    local i
+    kill -TERM -- "-$job"
+    for ((i = 0; i < 50; i++)); do
+        kill -0 -- "-$job" || return 0
+        sleep 0.1
+    done
+    kill -KILL -- "-$job" || true
+}
+
 # shellcheck disable=SC2317 # called by the trap
 clean() {
     local code=$?
     trap '' INT TERM
     {
-        [[ -z $job ]] || kill -KILL -- "-$job" || true
+        [[ -z $job ]] || end_job
         if [[ $daemon ]]; then
             kill -KILL "$daemon" || true # ends every request: nothing on the mount hangs
             umount -l "$MOUNT" || fusermount3 -uz "$MOUNT" || true
@@ -116,7 +127,7 @@ perform() {
         timeout -k 10 1800 bash "$here/programs/$name.sh" </dev/null >"$work/$name.log" 2>&1 &
     job=$!
     wait "$job" || code=$?
-    kill -KILL -- "-$job" 2>/dev/null || true # what a failed program left running
+    end_job 2>/dev/null || true # what a failed program left running
     job=''
     if ((code != 0)); then
         tail -n 40 "$work/$name.log" >&2

@@ -45,8 +45,8 @@ manifest() {
     (
         cd "$1" || exit
         # Which names are hard links of each other is told by the first name of each inode number.
-        find . -printf '%i %p\0' | LC_ALL=C sort -z -k 2 | tr '\n\0' '?\n' |
-            LC_ALL=C awk '{ i = $1; sub(/^[0-9]+ /, ""); if (!(i in first)) first[i] = $0; print $0 " = " first[i] }'
+        find . -printf '%D:%i %p\0' | LC_ALL=C sort -z -k 2 | tr '\n\0' '?\n' |
+            LC_ALL=C awk '{ i = $1; sub(/^[^ ]* /, ""); if (!(i in first)) first[i] = $0; print $0 " = " first[i] }'
         find . -type d -printf '%p %y %m %U %G %T@\n' -o -printf '%p %y %m %U %G %T@ %s %n %l\n' | LC_ALL=C sort
         find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum
         find . \( -type b -o -type c \) -exec stat -c '%n %t:%T' {} + | LC_ALL=C sort

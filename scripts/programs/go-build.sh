@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# go-build: snapfs itself is built with source and build cache on the mount; the binary is the one that is built elsewhere.
+# needs: go=golang
+# short: no
+# shellcheck source=scripts/programs/stage.bash
+. "$(dirname "$0")/stage.bash"
+
+build() { # SOURCE CACHE OUTPUT
+    (cd "$1" && GOCACHE=$2 GOFLAGS='-mod=mod -trimpath -buildvcs=false' go build -o "$3" ./cmd/snapfs) || fail "go build in $1"
+}
+sources() { # DIR: the sources as they are, without history and binaries
+    mkdir -p "$1"
+    tar -C "$PROJECT" --exclude=./.git --exclude=./snapfs -cf - . | tar -C "$1" -xf -
+}
+
+sources "$SCRATCH/source"
+sources "$LIVE/source"
+build "$SCRATCH/source" "$SCRATCH/cache" "$SCRATCH/snapfs"
+build "$LIVE/source" "$LIVE/cache" "$LIVE/snapfs" &
+for i in 1 2 3; do
+    sleep $((RANDOM % 8 + 2))
+    freeze "building-$i"
+done
+wait $! || fail "the build failed during a snapshot"
+want=$(sha256sum <"$SCRATCH/snapfs")
+same "the binary built on the mount" "$want" "$(sha256sum <"$LIVE/snapfs")"
+freeze built
+same "the frozen binary" "$want" "$(sha256sum <"$FROZEN/snapfs")"
+"$FROZEN/snapfs" version >/dev/null || fail "the frozen binary does not run" # executed from the mount: a private mapping
+# A cache that was frozen in the middle of a build is one that a build goes on with.
+for i in 1 2 3; do
+    build "$MOUNT/.snapshots/$PROGRAM-building-$i/$PROGRAM/source" "$(copy "$MOUNT/.snapshots/$PROGRAM-building-$i/$PROGRAM/cache" copy)" "$SCRATCH/again"
+    same "the binary built with the frozen source and cache $i" "$want" "$(sha256sum <"$SCRATCH/again")"
+done
+(cd "$LIVE/source" && GOCACHE=$LIVE/cache GOFLAGS=-mod=mod go vet ./cow >/dev/null && GOCACHE=$LIVE/cache GOFLAGS=-mod=mod go test -count=1 ./snapshot/meta >/dev/null) ||
+    fail "go vet or go test on the mount"
+checked "snapfs built on the mount, and with sources and caches of 3 snapshots taken while building: the same binary as elsewhere; vet and test"
