@@ -52,44 +52,85 @@ func (x *part) steps() []step {
 	return stepsIn(x.pages, x.size, func(k uint64) window { return x.windows[k] })
 }
 
-// fill writes the plan: for each content open, write, sync, close; many files are synced all at once instead, at the end.
-func (cp *capture) fill() (total int64, err error) {
-	single := len(cp.parts) <= mostSingle
-	for _, x := range cp.parts {
-		n, err := cp.fillPart(x, single)
-		if err != nil {
-			return total, fmt.Errorf("plan of snapshot %d: %w", cp.epoch, err)
-		}
-		total += n
-	}
-	if !single {
-		err = cp.plan.add(planSyncFS, 0, 0, 0)
-	}
-	return total, err
+// operation is one step of a writer's plan, as the daemon knows it.
+type operation struct {
+	kind uint64 // planOpen ...
+	part *part  // nil for planSyncFS
+	step step   // of a planWrite
 }
 
-func (cp *capture) fillPart(x *part, sync bool) (pages int64, err error) {
-	steps := x.steps()
-	if len(steps) == 0 {
-		return 0, nil
+// operations returns what the writer does, in its order: for each content open, write, sync, close; many files are synced all at once
+// instead, at the end. It is the one place that says so: the plan has these steps, with these numbers.
+func (cp *capture) operations() []operation {
+	single := len(cp.parts) <= mostSingle
+	var ops []operation
+	for _, x := range cp.parts {
+		steps := x.steps()
+		if len(steps) == 0 {
+			continue
+		}
+		ops = append(ops, operation{kind: planOpen, part: x})
+		for _, s := range steps {
+			ops = append(ops, operation{planWrite, x, s})
+		}
+		if single {
+			ops = append(ops, operation{kind: planSync, part: x})
+		}
+		ops = append(ops, operation{kind: planClose, part: x})
 	}
-	path, err := cp.plan.path(basePath(x.c.id))
-	if err == nil {
-		err = cp.plan.add(planOpen, path, 0, 0)
+	if !single {
+		ops = append(ops, operation{kind: planSyncFS})
 	}
-	for _, s := range steps {
+	return ops
+}
+
+// fill writes the plan, and returns how many pages it writes.
+func (cp *capture) fill(ops []operation) (pages int64, err error) {
+	for _, op := range ops {
+		addr := op.step.addr
+		if op.kind == planOpen {
+			addr, err = cp.plan.path(basePath(op.part.c.id))
+		}
 		if err == nil {
-			err = cp.plan.add(planWrite, s.addr, s.n, s.off)
-			pages += int64(pagesUpTo(s.n))
+			err = cp.plan.add(op.kind, addr, op.step.n, op.step.off)
+		}
+		if err != nil {
+			return pages, fmt.Errorf("plan of snapshot %d: %w", cp.epoch, err)
+		}
+		pages += int64(pagesUpTo(op.step.n))
+	}
+	return pages, nil
+}
+
+// allowed asks the hook about every operation that it is told of, as it cannot be called in the child, and returns how many
+// may run, and the error that stopped it.
+func allowed(ops []operation, hook func(Op) error) (int, error) {
+	for n, op := range ops {
+		var err error
+		switch op.kind {
+		case planWrite:
+			err = hook(Op{Kind: OpWriteBase, ID: op.part.c.id, Off: op.step.off, Len: op.step.n})
+		case planSync:
+			err = hook(Op{Kind: OpSyncBase, ID: op.part.c.id})
+		case planSyncFS:
+			err = hook(Op{Kind: OpSyncBase})
+		}
+		if err != nil {
+			return n, err
 		}
 	}
-	if err == nil && sync {
-		err = cp.plan.add(planSync, 0, 0, 0)
+	return len(ops), nil
+}
+
+// failedAt makes err final where the operation of the writer that failed was a sync (I11): other bytes than the writer's may be lost,
+// and the kernel tells of it once.
+func (p *Pool) failedAt(op operation, err error) {
+	switch op.kind {
+	case planSync:
+		_ = op.part.c.fail(err)
+	case planSyncFS:
+		_ = p.fail(err)
 	}
-	if err == nil {
-		err = cp.plan.add(planClose, 0, 0, 0)
-	}
-	return pages, err
 }
 
 // pages returns how many pages the capture holds.
@@ -128,7 +169,7 @@ func (c *content) holder(s Epoch, page uint64) (*capture, *part) {
 		if cp.epoch > s {
 			continue
 		}
-		if x := cp.byID[c.id]; x.pages.Contains(page) {
+		if x := cp.byID[c.id]; x.pages.contains(page) {
 			cp.mu.RLock()
 			written := cp.written
 			cp.mu.RUnlock()
@@ -202,23 +243,23 @@ func (x *part) end(cp *capture, written bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.captures = without(c.captures, cp)
-	if written && !x.pages.IsEmpty() {
-		c.baseLen = max(c.baseLen, min(pageEnd(x.pages.Maximum()), x.size))
+	if written && !x.pages.isEmpty() {
+		c.baseLen = max(c.baseLen, min(pageEnd(x.pages.maximum()), x.size))
 	}
-	x.pages.And(c.private.Bitmap) // the rest was cut off by a truncation
+	x.pages.and(c.private) // the rest was cut off by a truncation
 	if !written {
 		if len(c.captures) == 0 {
-			c.fresh.Or(x.pages.Bitmap)
+			c.fresh.or(x.pages)
 			return
 		}
 		next := c.captures[0].byID[c.id]
-		x.pages.And(next.held.Bitmap)
-		next.pages.Or(x.pages.Bitmap)
+		x.pages.and(next.held)
+		next.pages.or(x.pages)
 		return
 	}
-	x.pages.AndNot(c.fresh.Bitmap)
+	x.pages.andNot(c.fresh)
 	for _, later := range c.captures {
-		x.pages.AndNot(later.byID[c.id].pages.Bitmap)
+		x.pages.andNot(later.byID[c.id].pages)
 	}
 	c.drop(x.pages)
 	c.p.clean(c)

@@ -41,7 +41,7 @@ type content struct {
 	private  pageSet
 	fresh    pageSet // private pages written in this era: what the next capture holds
 	captures []*capture
-	windows  map[uint64]*window
+	windows  map[uint64]*window // nil until a page is private
 
 	saves atomic.Uint64 // counts saves of this content that became durable: see Frozen.ReadAt
 	sick  atomic.Pointer[error]
@@ -58,8 +58,7 @@ func (p *Pool) get(id ID) *content {
 	defer p.mu.Unlock()
 	c := p.contents[id]
 	if c == nil {
-		c = &content{p: p, id: id, owned: newPageSet(), known: newPageSet(), private: newPageSet(), fresh: newPageSet(),
-			windows: map[uint64]*window{}}
+		c = &content{p: p, id: id}
 		p.contents[id] = c
 	}
 	c.refs++
@@ -155,15 +154,15 @@ func (c *content) roll(epoch Epoch) {
 		return
 	}
 	c.reach = max(c.reach, c.size)
-	c.owned.Clear()
-	c.known.Clear()
+	c.owned = pageSet{}
+	c.known = pageSet{}
 	c.allKnown = true
 	c.epoch = epoch
 }
 
 // protected reports whether a snapshot may read page from the base file. REQUIRES c.mu, the page's chunk known.
 func (c *content) protected(page uint64) bool {
-	return page < pagesUpTo(c.reach) && c.p.newestSnapshot() != 0 && !c.owned.Contains(page)
+	return page < pagesUpTo(c.reach) && c.p.newestSnapshot() != 0 && !c.owned.contains(page)
 }
 
 // learn fills in which pages of [first, last] are saved, from the index. REQUIRES c.flushing or c.change.
@@ -178,7 +177,7 @@ func (c *content) learn(first, last uint64) error {
 	}
 	for k := first / placeChunk; k <= last/placeChunk; k++ {
 		c.mu.RLock()
-		known := c.known.Contains(k)
+		known := c.known.contains(k)
 		c.mu.RUnlock()
 		if known {
 			continue
@@ -189,8 +188,8 @@ func (c *content) learn(first, last uint64) error {
 		}
 		c.mu.Lock()
 		if c.epoch == epoch { // else the freeze has made all of this moot
-			c.owned.Or(saved.Bitmap)
-			c.known.Add(k)
+			c.owned.or(saved)
+			c.known.add(k)
 		}
 		c.mu.Unlock()
 	}
@@ -199,9 +198,9 @@ func (c *content) learn(first, last uint64) error {
 
 // savedPages returns the pages of [first, last] that an undo log from the given one on holds.
 func (p *Pool) savedPages(id ID, first, last uint64, from Epoch) (pageSet, error) {
-	saved := newPageSet()
+	var saved pageSet
 	err := p.opt.Index.Find(id, first, last, from, func(pl Place) bool {
-		saved.Add(pl.Page)
+		saved.add(pl.Page)
 		return true
 	})
 	if err != nil {
@@ -285,7 +284,7 @@ func (c *content) discardNow() (done bool) {
 	if len(c.captures) > 0 {
 		return false
 	}
-	if !c.private.IsEmpty() {
+	if !c.private.isEmpty() {
 		c.unpromise(c.fresh)
 		c.drop(c.private.clone())
 		c.p.clean(c)

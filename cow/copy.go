@@ -179,7 +179,10 @@ func (c *content) cleanFrom(off, n int64) int64 {
 
 // before returns how many of the bytes [off, off+n) come before the first page of the set; n > 0.
 func before(set pageSet, off, n int64) int64 {
-	it := set.Iterator()
+	if set.isEmpty() {
+		return n
+	}
+	it := set.bits.Iterator()
 	it.AdvanceIfNeeded(uint64(off / PageSize))
 	if !it.HasNext() {
 		return n

@@ -15,9 +15,9 @@ func (f *File) SeekExtent(off int64, hole bool) (int64, error) {
 	size, private := c.size, c.private.clone()
 	c.mu.RUnlock()
 	return seekExtent(off, size, hole, func(first, last uint64) (pageSet, error) {
-		data := newPageSet()
-		err := c.p.baseData(c.id, first, last, data)
-		data.Or(private.within(first, last).Bitmap)
+		var data pageSet
+		err := c.p.baseData(c.id, first, last, &data)
+		data.or(private.within(first, last))
 		return data, err
 	})
 }
@@ -56,10 +56,10 @@ func seekExtent(off, size int64, hole bool, data func(first, last uint64) (pageS
 // firstIn returns the first page of [first, last] that is (in) or is not (!in) in the set.
 func firstIn(set pageSet, first, last uint64, in bool) (uint64, bool) {
 	if in {
-		if set.IsEmpty() {
+		if set.isEmpty() {
 			return 0, false
 		}
-		return set.Minimum(), true
+		return set.minimum(), true
 	}
 	for _, r := range set.runs(1 << 62) {
 		if r.first > first {
@@ -71,10 +71,10 @@ func firstIn(set pageSet, first, last uint64, in bool) (uint64, bool) {
 }
 
 // baseData adds to data the pages of [first, last] that are not in a hole of the base file.
-func (p *Pool) baseData(id ID, first, last uint64, data pageSet) error {
+func (p *Pool) baseData(id ID, first, last uint64, data *pageSet) error {
 	err := p.base.use(id, func(fd int) error {
 		return eachData(fd, first, last, func(a, b uint64) bool {
-			data.AddRange(a, b)
+			data.addRange(a, b)
 			return true
 		})
 	})
@@ -117,25 +117,25 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 			return pageSet{}, err
 		}
 		saves := c.saves.Load()
-		data, saved, zero := newPageSet(), newPageSet(), newPageSet()
+		var data, saved, zero pageSet
 		err := c.p.opt.Index.Find(c.id, first, last, f.s, func(pl Place) bool {
-			if saved.CheckedAdd(pl.Page) && pl.Zero {
-				zero.Add(pl.Page)
+			if saved.checkedAdd(pl.Page) && pl.Zero {
+				zero.add(pl.Page)
 			}
 			return true
 		})
 		if err != nil {
 			return data, fmt.Errorf("look up content %d in snapshot %d: %w", c.id, f.s, err)
 		}
-		if err := c.p.baseData(c.id, first, last, data); err != nil {
+		if err := c.p.baseData(c.id, first, last, &data); err != nil {
 			return data, err
 		}
-		data.Or(saved.Bitmap)
-		data.AndNot(zero.Bitmap)
+		data.or(saved)
+		data.andNot(zero)
 		c.mu.RLock()
 		for _, cp := range c.captures {
 			if cp.epoch <= f.s {
-				data.Or(cp.byID[c.id].pages.within(first, last).Bitmap)
+				data.or(cp.byID[c.id].pages.within(first, last))
 			}
 		}
 		c.mu.RUnlock()

@@ -80,7 +80,7 @@ type span struct {
 // readPrivate copies the private pages of [off, off+len(b)) into b and returns the spans in between. REQUIRES c.mu.
 func (c *content) readPrivate(b []byte, off int64) ([]span, error) {
 	end := off + int64(len(b))
-	if c.private.IsEmpty() {
+	if c.private.isEmpty() {
 		return []span{{off, end - off}}, nil
 	}
 	var clean []span
@@ -88,7 +88,7 @@ func (c *content) readPrivate(b []byte, off int64) ([]span, error) {
 		page := uint64(at / PageSize)
 		next := min(end, pageEnd(page))
 		switch k := len(clean); {
-		case c.private.Contains(page):
+		case c.private.contains(page):
 			w := c.windows[page/windowPages]
 			if err := w.load(page, int(at%PageSize), b[at-off:next-off]); err != nil {
 				return nil, err

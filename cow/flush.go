@@ -35,7 +35,7 @@ func (c *content) flushOnce() (again bool, err error) {
 	pages := c.private.clone()
 	c.mu.Unlock()
 	newest := p.newestSnapshot()
-	if held || pages.IsEmpty() {
+	if held || pages.isEmpty() {
 		p.Leave()
 		return held, nil
 	}
@@ -78,11 +78,11 @@ func (c *content) writeBack(runs []run, epoch Epoch) (again bool, err error) {
 		return true, nil
 	}
 	c.mu.RLock()
-	pages := newPageSet()
+	var pages pageSet
 	for _, r := range runs {
-		pages.AddRange(r.first, r.first+r.n)
+		pages.addRange(r.first, r.first+r.n)
 	}
-	pages.And(c.private.Bitmap)
+	pages.and(c.private)
 	steps := c.stepsOf(pages, c.size)
 	c.mu.RUnlock()
 	era := p.begin()
@@ -100,7 +100,7 @@ func (c *content) writeBack(runs []run, epoch Epoch) (again bool, err error) {
 	defer p.Leave()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.owned.Or(pages.Bitmap)
+	c.owned.or(pages)
 	c.drop(pages)
 	p.clean(c)
 	p.stats.flushedPages.Add(pages.len())
@@ -273,7 +273,7 @@ func (f *flushing) begin(epoch Epoch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.roll(epoch)
-	f.pages = newPageSet()
+	f.pages = pageSet{}
 	if len(c.captures) > 0 {
 		return false
 	}

@@ -113,7 +113,7 @@ func (p *Pool) install(fz *Freeze) {
 		for _, x := range fz.cp.parts {
 			x.c.mu.Lock()
 			x.c.captures = append(x.c.captures, fz.cp)
-			x.c.fresh = newPageSet()
+			x.c.fresh = pageSet{}
 			x.c.mu.Unlock()
 		}
 	}
@@ -178,7 +178,7 @@ func (p *Pool) flushFrozen() error {
 			return err
 		}
 		c.mu.Lock()
-		c.owned.Or(c.private.Bitmap)
+		c.owned.or(c.private)
 		c.drop(c.private.clone())
 		p.clean(c)
 		c.mu.Unlock()
@@ -245,11 +245,12 @@ func (fz *Freeze) Write(progress func(done, total int64)) error {
 	if cp == nil {
 		return nil
 	}
-	total, err := cp.fill()
+	ops := cp.operations()
+	total, err := cp.fill(ops)
 	if err != nil {
 		return err
 	}
-	steps, hookErr := fz.stepsAllowed()
+	steps, hookErr := allowed(ops, fz.p.opt.Hook)
 	cp.plan.seal(steps)
 	err = cp.child.run(cp, func(done int64) {
 		if progress != nil {
@@ -263,72 +264,15 @@ func (fz *Freeze) Write(progress func(done, total int64)) error {
 		if _, errno, step := cp.plan.outcome(); errno != 0 {
 			steps = int(step)
 		}
-		fz.p.failedAt(cp, steps, err)
+		if steps < len(ops) { // not where it was killed after the last
+			fz.p.failedAt(ops[steps], err)
+		}
 		return fmt.Errorf("write snapshot %d: %w", cp.epoch, err)
 	}
 	cp.mu.Lock()
 	cp.written = true
 	cp.mu.Unlock()
 	return nil
-}
-
-// failedAt makes err final where the step of the writer that failed was a sync (I11): other bytes than the writer's may be lost,
-// and the kernel tells of it once.
-func (p *Pool) failedAt(cp *capture, step int, err error) {
-	single := len(cp.parts) <= mostSingle
-	n := 0
-	for _, x := range cp.parts {
-		k := len(x.steps())
-		if k == 0 {
-			continue
-		}
-		n += 1 + k // open and writes
-		if single {
-			if n == step {
-				_ = x.c.fail(err)
-			}
-			n++
-		}
-		n++ // close
-	}
-	if !single && n == step {
-		_ = p.fail(err)
-	}
-}
-
-// stepsAllowed asks the hook about every write of the plan, as it cannot be called in the child, and returns how many
-// steps may run, and the error that stopped it.
-func (fz *Freeze) stepsAllowed() (int, error) {
-	cp, hook := fz.cp, fz.p.opt.Hook
-	single := len(cp.parts) <= mostSingle
-	n := 0
-	for _, x := range cp.parts {
-		id, steps := x.c.id, x.steps()
-		if len(steps) == 0 {
-			continue
-		}
-		n++ // open
-		for _, s := range steps {
-			if err := hook(Op{Kind: OpWriteBase, ID: id, Off: s.off, Len: s.n}); err != nil {
-				return n, err
-			}
-			n++
-		}
-		if single {
-			if err := hook(Op{Kind: OpSyncBase, ID: id}); err != nil {
-				return n, err
-			}
-			n++
-		}
-		n++ // close
-	}
-	if single {
-		return n, nil
-	}
-	if err := hook(Op{Kind: OpSyncBase}); err != nil {
-		return n, err
-	}
-	return n + 1, nil
 }
 
 // Sync makes durable all other bytes that the snapshot reads.

@@ -84,16 +84,16 @@ func (f *File) Truncate(size int64, record Record) error {
 
 // cut drops the private bytes beyond size. REQUIRES gate shared, c.change, c.mu exclusive.
 func (c *content) cut(size int64) error {
-	if c.private.IsEmpty() {
+	if c.private.isEmpty() {
 		return nil
 	}
 	if err := c.clearPrivateTail(size); err != nil {
 		return err
 	}
-	if last := c.private.Maximum(); last >= pagesUpTo(size) {
+	if last := c.private.maximum(); last >= pagesUpTo(size) {
 		beyond := c.private.within(pagesUpTo(size), last)
 		gone := beyond.clone()
-		gone.And(c.fresh.Bitmap)
+		gone.and(c.fresh)
 		c.unpromise(gone)
 		c.drop(beyond)
 		c.p.clean(c)
@@ -105,7 +105,7 @@ func (c *content) cut(size int64) error {
 // an extension, which looks for stale bytes in the base file only. REQUIRES gate shared, c.change, c.mu exclusive.
 func (c *content) clearPrivateTail(size int64) error {
 	page, k := uint64(size/PageSize), size%PageSize
-	if k == 0 || !c.private.Contains(page) {
+	if k == 0 || !c.private.contains(page) {
 		return nil
 	}
 	return c.storePage(page, int(k), zeros[k:])
@@ -254,8 +254,8 @@ func (c *content) zeroStale(from, to int64) error {
 func (c *content) zeroStalePage(from, to int64) error {
 	p, page := c.p, uint64(from/PageSize)
 	return c.rewrite(func(newest, epoch Epoch) error {
-		pages := newPageSet()
-		pages.Add(page)
+		var pages pageSet
+		pages.add(page)
 		if err := p.save(c, pages, newest, epoch); err != nil {
 			return err
 		}
@@ -265,8 +265,8 @@ func (c *content) zeroStalePage(from, to int64) error {
 		}
 		return c.writeBase(append(head, zeros[:to-from]...), from-int64(len(head)))
 	}, func() error {
-		c.owned.Add(page)
-		if c.private.Contains(page) {
+		c.owned.add(page)
+		if c.private.contains(page) {
 			return c.storePage(page, int(from%PageSize), zeros[:to-from])
 		}
 		return nil
@@ -278,7 +278,7 @@ func (c *content) zeroStalePage(from, to int64) error {
 func (c *content) privateHead(page uint64, n int) ([]byte, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if n == 0 || !c.private.Contains(page) {
+	if n == 0 || !c.private.contains(page) {
 		return nil, nil
 	}
 	head := make([]byte, n, PageSize)
@@ -328,7 +328,7 @@ func (c *content) zeroPages(first, upTo uint64, punch bool) (last uint64, err er
 		last, err = c.punchSaved(first, upTo, punch, newest, epoch)
 		return err
 	}, func() error {
-		if gone := c.private.within(first, last); !gone.IsEmpty() {
+		if gone := c.private.within(first, last); !gone.isEmpty() {
 			c.unpromise(gone)
 			c.drop(gone)
 			c.p.clean(c)
@@ -390,11 +390,11 @@ func zeroRange(fd int, off, n int64, punch bool) error {
 // dataPages returns the pages of [first, upTo] that are not in a hole of the base file, at most zeroStep of them, and
 // the last page that was looked at.
 func (c *content) dataPages(first, upTo uint64) (data pageSet, last uint64, err error) {
-	data, last = newPageSet(), upTo
+	last = upTo
 	err = c.p.base.use(c.id, func(fd int) error {
 		return eachData(fd, first, upTo, func(a, b uint64) bool {
 			b = min(b, a+zeroStep-uint64(data.len()))
-			data.AddRange(a, b)
+			data.addRange(a, b)
 			if data.len() < zeroStep {
 				return true
 			}

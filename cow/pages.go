@@ -4,22 +4,72 @@ import (
 	"github.com/RoaringBitmap/roaring/v2/roaring64"
 )
 
-// pageSet is a set of page numbers of one content.
-type pageSet struct{ *roaring64.Bitmap }
+// pageSet is a set of page numbers of one content. The zero value is the empty set, which takes no memory: most contents that are
+// open have no private page.
+type pageSet struct{ bits *roaring64.Bitmap }
 
-func newPageSet() pageSet { return pageSet{roaring64.New()} }
+func (s *pageSet) own() *roaring64.Bitmap {
+	if s.bits == nil {
+		s.bits = roaring64.New()
+	}
+	return s.bits
+}
 
-func (s pageSet) clone() pageSet { return pageSet{s.Bitmap.Clone()} }
+func (s *pageSet) add(page uint64)             { s.own().Add(page) }
+func (s *pageSet) checkedAdd(page uint64) bool { return s.own().CheckedAdd(page) }
+func (s *pageSet) addRange(from, to uint64)    { s.own().AddRange(from, to) } // [from, to)
+func (s *pageSet) removeRange(from, to uint64) { s.own().RemoveRange(from, to) }
+func (s pageSet) contains(page uint64) bool    { return s.bits != nil && s.bits.Contains(page) }
+func (s pageSet) isEmpty() bool                { return s.bits == nil || s.bits.IsEmpty() }
 
-func (s pageSet) len() int64 { return int64(s.GetCardinality()) }
+// minimum and maximum are of a set that is not empty.
+func (s pageSet) minimum() uint64 { return s.bits.Minimum() }
+func (s pageSet) maximum() uint64 { return s.bits.Maximum() }
+
+func (s *pageSet) or(t pageSet) {
+	if !t.isEmpty() {
+		s.own().Or(t.bits)
+	}
+}
+
+func (s *pageSet) and(t pageSet) {
+	if t.isEmpty() {
+		*s = pageSet{}
+	} else if !s.isEmpty() {
+		s.bits.And(t.bits)
+	}
+}
+
+func (s *pageSet) andNot(t pageSet) {
+	if !s.isEmpty() && !t.isEmpty() {
+		s.bits.AndNot(t.bits)
+	}
+}
+
+func (s pageSet) clone() pageSet {
+	if s.isEmpty() {
+		return pageSet{}
+	}
+	return pageSet{s.bits.Clone()}
+}
+
+func (s pageSet) len() int64 {
+	if s.bits == nil {
+		return 0
+	}
+	return int64(s.bits.GetCardinality())
+}
 
 // run is a span of consecutive pages.
 type run struct{ first, n uint64 }
 
 // runs returns the set as spans in ascending order, none longer than most pages.
 func (s pageSet) runs(most uint64) []run {
+	if s.isEmpty() {
+		return nil
+	}
 	var out []run
-	it := s.ManyIterator()
+	it := s.bits.ManyIterator()
 	var buf [512]uint64
 	for {
 		n := it.NextMany(buf[:])
@@ -38,10 +88,13 @@ func (s pageSet) runs(most uint64) []run {
 
 // within returns the members of the set in [first, last].
 func (s pageSet) within(first, last uint64) pageSet {
-	out := newPageSet()
-	it := s.Iterator() // the span may be of any length, the set is small
+	var out pageSet
+	if s.isEmpty() {
+		return out
+	}
+	it := s.bits.Iterator() // the span may be of any length, the set is small
 	for it.AdvanceIfNeeded(first); it.HasNext() && it.PeekNext() <= last; {
-		out.Add(it.Next())
+		out.add(it.Next())
 	}
 	return out
 }

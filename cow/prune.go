@@ -255,15 +255,15 @@ func (l *undoLog) closeAt(end int64) (bytes int64, done bool) {
 
 // punch gives the room of places back.
 func (l *undoLog) punch(places []Place) (freed int64, err error) {
-	blocks := newPageSet()
+	var blocks pageSet
 	for _, pl := range places {
 		if !pl.Zero {
-			blocks.Add(pl.Block)
+			blocks.add(pl.Block)
 		}
 	}
 	l.life.RLock()
 	defer l.life.RUnlock()
-	if l.closed || blocks.IsEmpty() {
+	if l.closed || blocks.isEmpty() {
 		return 0, nil
 	}
 	var before, after unix.Stat_t

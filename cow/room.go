@@ -100,7 +100,7 @@ func (p *Pool) soil(c *content) {
 
 // clean notes that the content may have no private pages any more. REQUIRES c.mu exclusive.
 func (p *Pool) clean(c *content) {
-	if !c.private.IsEmpty() {
+	if !c.private.isEmpty() {
 		return
 	}
 	p.mu.Lock()

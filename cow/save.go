@@ -33,22 +33,22 @@ func (p *Pool) newSaver(log *undoLog, from Epoch) *saver {
 // add appends the base file's bytes of those pages that a snapshot may read and that are not saved yet. Nobody may
 // write them in the base file meanwhile: the caller holds c.flushing, or is the commit of a capture.
 func (s *saver) add(c *content, pages pageSet) error {
-	if pages.IsEmpty() {
+	if pages.isEmpty() {
 		return nil
 	}
 	c.mu.RLock()
 	reach := pagesUpTo(c.reach)
 	c.mu.RUnlock()
 	todo := pages.clone()
-	if last := todo.Maximum(); last >= reach {
-		todo.RemoveRange(reach, last+1)
+	if last := todo.maximum(); last >= reach {
+		todo.removeRange(reach, last+1)
 	}
 	for _, r := range pages.runs(1 << 20) {
 		saved, err := s.p.savedPages(c.id, r.first, r.first+r.n-1, s.from)
 		if err != nil {
 			return err
 		}
-		todo.AndNot(saved.Bitmap)
+		todo.andNot(saved)
 	}
 	if !s.promised {
 		if err := s.log.promise(todo.len()); err != nil {
@@ -151,7 +151,7 @@ func (p *Pool) saveGroup(group []flushing, newest, epoch Epoch, promised bool) (
 func (p *Pool) trySave(group []flushing, newest, epoch Epoch, promised bool) error {
 	var s *saver
 	for _, f := range group {
-		if f.pages.IsEmpty() {
+		if f.pages.isEmpty() {
 			continue
 		}
 		if s == nil {

@@ -44,6 +44,9 @@ func (c *content) windowFor(page uint64) (*window, error) {
 		return nil, fmt.Errorf("map content %d: %w", c.id, err)
 	}
 	w = &window{first: first, pages: pages, addr: addr}
+	if c.windows == nil {
+		c.windows = map[uint64]*window{}
+	}
 	c.windows[k] = w
 	c.p.room.mapped(1)
 	return w, nil
@@ -85,7 +88,7 @@ func (c *content) drop(pages pageSet) {
 			first += n
 		}
 	}
-	c.private.AndNot(pages.Bitmap)
-	c.fresh.AndNot(pages.Bitmap)
+	c.private.andNot(pages)
+	c.fresh.andNot(pages)
 	c.p.gave(pages.len())
 }

@@ -172,7 +172,7 @@ func (c *content) becoming(first, last uint64) []uint64 {
 	defer c.mu.RUnlock()
 	var out []uint64
 	for p := first; p <= last && p < pagesUpTo(c.reach); p++ {
-		if c.protected(p) && !c.fresh.Contains(p) {
+		if c.protected(p) && !c.fresh.contains(p) {
 			out = append(out, p)
 		}
 	}
@@ -242,10 +242,10 @@ func (c *content) storePrivate(data []byte, off int64) (owned []span, used int64
 	for at := off; at < end; {
 		page := uint64(at / PageSize)
 		next := min(end, pageEnd(page))
-		private, protected := c.private.Contains(page), c.protected(page)
+		private, protected := c.private.contains(page), c.protected(page)
 		switch k := len(owned); {
 		case private || protected:
-			if protected && !c.fresh.Contains(page) {
+			if protected && !c.fresh.contains(page) {
 				used++
 			}
 			if err := c.storePage(page, int(at%PageSize), data[at-off:next-off]); err != nil {
@@ -270,13 +270,13 @@ func (c *content) storePage(page uint64, from int, data []byte) error {
 	if err := w.store(page, from, data); err != nil {
 		return err
 	}
-	if c.private.CheckedAdd(page) {
+	if c.private.checkedAdd(page) {
 		w.private++
 		c.p.took(1)
 		c.p.stats.firstWrites.Add(1)
 		c.p.soil(c)
 	}
-	c.fresh.Add(page)
+	c.fresh.add(page)
 	return nil
 }
 
