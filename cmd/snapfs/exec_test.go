@@ -420,3 +420,54 @@ func TestExecOfDeletedSnapshot(t *testing.T) {
 		write(t, p.in("file"), "x")
 	}
 }
+
+// TestViewOfWhatIsNoDevice: what a command gives the daemon to serve may be anything; the snapshot goes with the connection.
+func TestViewOfWhatIsNoDevice(t *testing.T) {
+	p := newPlace(t)
+	p.mount(t)
+	client, err := control.Dial(t.Context(), p.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	unmounted, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unmounted.Close()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	for _, device := range []*os.File{nil, read, unmounted} {
+		frozen := false
+		view, err := client.View(t.Context(), control.ViewRequest{}, func() { frozen = true })
+		if err != nil || !frozen {
+			t.Fatalf("frozen %v, %v", frozen, err)
+		}
+		if _, err := os.Stat(p.at(view.Taken.Name, "")); err != nil {
+			t.Error(err)
+		}
+		if device != nil {
+			if err := view.Serve(t.Context(), device); control.CodeOf(err) != control.Failed {
+				t.Errorf("%s served: %v", device.Name(), err)
+			}
+		} else if err := view.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the daemon to hang up", func() bool {
+			select {
+			case <-view.Gone():
+				return true
+			default:
+				return false
+			}
+		})
+		if _, err := os.Stat(p.at(view.Taken.Name, "")); !os.IsNotExist(err) {
+			t.Errorf("the snapshot is still there: %v", err)
+		}
+	}
+	p.noneLeft(t, "none")
+}

@@ -26,7 +26,7 @@ type Client struct {
 func Dial(ctx context.Context, storeDir string) (*Client, error) {
 	dir, err := openDir(storeDir)
 	if err != nil {
-		return nil, Errorf(NoMount, "no daemon answers for %s: %v", storeDir, bare(err))
+		return nil, dialError(ctx, storeDir, err)
 	}
 	c := &Client{dir: dir}
 	c.http = &http.Client{Transport: &http.Transport{

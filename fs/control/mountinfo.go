@@ -112,7 +112,7 @@ func FindAny(path string) (Mounted, error) {
 	var st unix.Statx_t
 	// DONT_SYNC: whatever the daemon of a mount is doing, looking for it must not wait for it.
 	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
-	if err != nil && !errors.Is(err, syscall.ENOTCONN) {
+	if err != nil && !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.EACCES) {
 		return Mounted{}, err
 	}
 	if err == nil && st.Mask&unix.STATX_MNT_ID != 0 {
@@ -123,7 +123,7 @@ func FindAny(path string) (Mounted, error) {
 		}
 		return Mounted{}, fmt.Errorf("%s: its mount is not in the mount table", path)
 	}
-	// A dead mount answers nothing about paths: go by their names.
+	// A dead mount answers nothing about paths, nor does that of another user to us: go by their names.
 	return byName(all, path)
 }
 
