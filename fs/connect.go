@@ -57,9 +57,9 @@ func (m *Mount) connect() (*gofuse.Server, error) {
 }
 
 // capabilities that the kernel is asked for. With access control lists come DONT_MASK (the umask does not count where a
-// directory has a default list) and SETXATTR_EXT (whether a new list clears the setgid bit).
+// directory has a default list) and SETXATTR_EXT (whether a new list clears the setgid bit). EXPORT_SUPPORT: see export.go.
 const capabilities = gofuse.CAP_HANDLE_KILLPRIV_V2 | gofuse.CAP_ATOMIC_O_TRUNC | gofuse.CAP_READDIRPLUS_AUTO |
-	gofuse.CAP_DONT_MASK | gofuse.CAP_SETXATTR_EXT
+	gofuse.CAP_DONT_MASK | gofuse.CAP_SETXATTR_EXT | gofuse.CAP_EXPORT_SUPPORT
 
 // mountOptions says how the kernel is to treat the mount; the package comment says why it may cache so much.
 func (m *Mount) mountOptions(root bool) *gofuse.MountOptions {

@@ -15,6 +15,9 @@ func (f *face) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *
 	if len(name) > nameMax {
 		return gofuse.Status(syscall.ENAMETOOLONG)
 	}
+	if name == "." || name == ".." {
+		return f.lookupHandle(dir, name, out)
+	}
 	switch dir {
 	case snapdirNode:
 		return f.lookupSnapshot(name, out)
