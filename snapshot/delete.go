@@ -170,7 +170,9 @@ func (s *Store) discard(e *snap) error {
 // remove gives back what only this snapshot holds. Each step may be repeated after a crash (I10): the record stays until all is done.
 func (s *Store) remove(e *snap) (freed int64, err error) {
 	epoch := e.rec.Epoch
+	current := s.pool.Current() // first: freezes go on meanwhile, and the next snapshot reads nothing that is younger than this
 	before, after := s.snaps.neighbours(epoch)
+	after = min(after, current)
 	freed, err = s.pool.RemoveSnapshot(epoch, s.snaps.bound)
 	if err != nil {
 		return freed, err
