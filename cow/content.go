@@ -32,6 +32,7 @@ type content struct {
 	reach   int64 // bound of what snapshots read from the base file, as of epoch
 	epoch   Epoch // the era that reach and owned belong to
 	baseLen int64 // length of the base file; behind it a mapping must not be touched
+	blank   int64 // the base file is zero from the content's end up to here, if this is beyond the end
 	solid   span  // a part of the base file without holes and shared blocks; whoever makes one empties it
 
 	owned    pageSet // pages below reach that are known to be saved

@@ -3,6 +3,7 @@ package cow
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +17,16 @@ type dirtySet struct {
 	all    bool // there were too many to remember
 	taken  []*dirtyIDs
 	syncMu sync.Mutex // one sync of a taken set at a time
+
+	bares uint64        // counts calls of bare. GUARDED_BY mu
+	last  map[ID]uint64 // the last call of bare, of contents that were not synced since. GUARDED_BY mu
 }
 
 // dirtyIDs is a part of the dirty set that is being synced.
 type dirtyIDs struct {
-	ids map[ID]struct{}
-	all bool
+	ids  map[ID]struct{}
+	all  bool
+	asOf uint64 // calls of bare until it was taken
 }
 
 const (
@@ -29,7 +34,7 @@ const (
 	mostSingle = 64 // up to so many files are synced one by one
 )
 
-func newDirtySet() *dirtySet { return &dirtySet{ids: map[ID]struct{}{}} }
+func newDirtySet() *dirtySet { return &dirtySet{ids: map[ID]struct{}{}, last: map[ID]uint64{}} }
 
 func (d *dirtySet) mark(id ID) {
 	d.mu.Lock()
@@ -40,6 +45,22 @@ func (d *dirtySet) mark(id ID) {
 	if !d.all {
 		d.ids[id] = struct{}{}
 	}
+}
+
+// bare notes that bytes behind the end of a content have gone from its base file, or are about to: until it is synced a power loss brings
+// them back.
+func (d *dirtySet) bare(id ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bares++
+	d.last[id] = d.bares
+}
+
+// isBare reports whether a power loss may bring back bytes behind the end of a content.
+func (d *dirtySet) isBare(id ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last[id] != 0
 }
 
 // has reports whether id may have unsynced bytes, also where a sync of it is under way. REQUIRES mu.
@@ -58,6 +79,7 @@ func (d *dirtySet) has(id ID) bool {
 func (d *dirtySet) forget(id ID) {
 	d.mu.Lock()
 	delete(d.ids, id)
+	delete(d.last, id)
 	d.mu.Unlock()
 }
 
@@ -66,7 +88,7 @@ func (d *dirtySet) forget(id ID) {
 func (d *dirtySet) take() *dirtyIDs {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := &dirtyIDs{ids: d.ids, all: d.all}
+	t := &dirtyIDs{ids: d.ids, all: d.all, asOf: d.bares}
 	d.ids, d.all = map[ID]struct{}{}, false
 	for _, x := range d.taken {
 		t.all = t.all || x.all
@@ -86,7 +108,7 @@ func (d *dirtySet) takeOne(id ID) *dirtyIDs {
 		return nil
 	}
 	delete(d.ids, id)
-	t := &dirtyIDs{ids: map[ID]struct{}{id: {}}}
+	t := &dirtyIDs{ids: map[ID]struct{}{id: {}}, asOf: d.bares}
 	d.taken = append(d.taken, t)
 	return t
 }
@@ -100,10 +122,25 @@ func (d *dirtySet) done(t *dirtyIDs, ok bool) {
 			break
 		}
 	}
-	if !ok {
-		d.all = d.all || t.all
-		for id := range t.ids {
-			d.ids[id] = struct{}{}
+	if ok {
+		d.settle(t)
+		return
+	}
+	d.all = d.all || t.all
+	for id := range t.ids {
+		d.ids[id] = struct{}{}
+	}
+}
+
+// settle forgets which contents were bare until t, which is synced, was taken. REQUIRES mu.
+func (d *dirtySet) settle(t *dirtyIDs) {
+	if t.all {
+		maps.DeleteFunc(d.last, func(_ ID, bare uint64) bool { return bare <= t.asOf })
+		return
+	}
+	for id := range t.ids {
+		if d.last[id] <= t.asOf {
+			delete(d.last, id)
 		}
 	}
 }

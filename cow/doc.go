@@ -43,7 +43,7 @@
 //
 // A base file may be longer than its content: what lies beyond the length is stale for the live view (it belongs to
 // older snapshots, or was cut off). Whatever makes the content longer zeroes the stale bytes that it uncovers first,
-// saving those that are protected.
+// saving those that are protected, and makes that durable before it records the new length.
 //
 // # What a page of snapshot s is
 //
@@ -57,6 +57,7 @@
 //
 //	content.flushing  one flush, punch or save of a content at a time; held across I/O
 //	content.change    one change of a content at a time (the kernel's inode lock, again); held across I/O
+//	content.syncing   one fsync of a content at a time; held across I/O
 //	Pool.gate         held shared by every change around its memory work, exclusively by the freeze
 //	content.mu        the sets of pages and the mapping of one content
 //	Pool.mu           the tables of the pool

@@ -141,14 +141,21 @@ func (f *File) Sync() error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	if t := c.p.dirty.takeOne(c.id); t != nil {
-		err := c.p.syncBaseFile(c.id)
-		c.p.dirty.done(t, err == nil)
-		if err != nil {
-			return err
-		}
+	if err := c.syncBytes(); err != nil {
+		return err
 	}
 	return c.syncName()
+}
+
+// syncBytes makes durable what the base file holds.
+func (c *content) syncBytes() error {
+	t := c.p.dirty.takeOne(c.id)
+	if t == nil {
+		return nil
+	}
+	err := c.p.syncBaseFile(c.id)
+	c.p.dirty.done(t, err == nil)
+	return err
 }
 
 // syncName makes the name of the base file durable.

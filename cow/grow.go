@@ -25,22 +25,41 @@ func (c *content) lockToGrow(end int64) error {
 	return nil
 }
 
-// uncover zeroes the stale bytes between the end of the content and end. REQUIRES c.flushing, c.change.
+// uncoverStep is how many stale bytes are zeroed at least, in bytes: it bounds how often a file that is cut and then appended to is synced.
+const uncoverStep = 256 << 10
+
+// uncover zeroes the stale bytes between the end of the content and end, and makes that durable: the length that uncovers them may
+// become durable at any time after it is recorded, and must not bring them back. REQUIRES c.flushing, c.change.
 func (c *content) uncover(end int64) error {
 	if !c.stale(end) {
 		return nil
 	}
 	c.mu.RLock()
-	from, to := c.size, min(end, c.baseLen)
+	from := max(c.size, c.blank)
+	to := min(max(end, from+uncoverStep), c.baseLen)
 	c.mu.RUnlock()
-	return c.zero(from, to, true, c.zeroStale)
+	if from < to {
+		c.p.dirty.bare(c.id)
+		if err := c.zero(from, to, true, c.zeroStale); err != nil {
+			return err
+		}
+	}
+	if err := c.syncBytes(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.blank = max(c.blank, to)
+	c.mu.Unlock()
+	return nil
 }
 
-// stale reports whether the base file has bytes between the end of the content and end. REQUIRES c.change.
+// stale reports whether the base file has bytes between the end of the content and end, or would have them again after a power loss.
+// REQUIRES c.change.
 func (c *content) stale(end int64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return end > c.size && c.baseLen > c.size
+	from := max(c.size, c.blank)
+	return end > from && c.baseLen > from || end > c.size && c.p.dirty.isBare(c.id)
 }
 
 // Truncate makes the file size bytes long. What is cut off stays in the base file while snapshots read it. (The
@@ -73,6 +92,7 @@ func (f *File) Truncate(size int64, record Record) error {
 	defer c.mu.Unlock()
 	var err error
 	if size < c.size {
+		c.blank = 0
 		err = c.cut(size)
 	}
 	c.size = size

@@ -71,6 +71,7 @@ func (c *content) cutTail() error {
 		err = p.base.use(c.id, func(fd int) error { return unix.Ftruncate(fd, need) })
 	}
 	p.dirty.mark(c.id)
+	p.dirty.bare(c.id)
 	if err != nil {
 		c.mu.Lock()
 		c.baseLen = was

@@ -118,7 +118,14 @@ func (l *undoLog) tornOrDamaged(end int64) error {
 	return nil
 }
 
-// openLog opens an existing undo log. A header that never became durable (empty or short file) is errTorn.
+// isShort reports whether a log has no batch. Its header may be anything then: ext4 may show a file as long as it became, and none
+// of its bytes, where the power went before the first sync.
+func isShort(fd int) bool {
+	size, err := fileSize(fd)
+	return err == nil && size <= PageSize
+}
+
+// openLog opens an existing undo log. A header that never became durable, in a log without a batch, is errTorn.
 func openLog(dir int, epoch Epoch, hook func(Op) error, index Index) (*undoLog, error) {
 	name := logName(epoch)
 	fd, err := openat(dir, name, unix.O_RDWR, 0)
@@ -131,9 +138,12 @@ func openLog(dir int, epoch Epoch, hook func(Op) error, index Index) (*undoLog, 
 	switch {
 	case err != nil:
 	case n < PageSize:
-		err = errTorn
+		err = fmt.Errorf("the header is cut: %w", ErrDamaged)
 	default:
 		h, err = decodeLogHeader(b)
+	}
+	if errors.Is(err, ErrDamaged) && isShort(fd) {
+		err = fmt.Errorf("%w: %w", errTorn, err)
 	}
 	if err == nil && h.epoch != epoch {
 		err = fmt.Errorf("is the log of epoch %d: %w", h.epoch, ErrDamaged)

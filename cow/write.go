@@ -104,7 +104,7 @@ func (c *content) measureBase() {
 		size, err := fileSize(fd)
 		if err == nil {
 			c.mu.Lock()
-			c.baseLen = max(c.baseLen, size)
+			c.baseLen, c.blank = max(c.baseLen, size), 0
 			c.mu.Unlock()
 		}
 		return err
@@ -290,12 +290,14 @@ func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Recor
 	c.baseLen = max(c.baseLen, baseEnd)
 	to, reach := size(c.size), c.reach
 	c.mu.Unlock()
-	if err := record(epoch, to, reach); err != nil {
+	err := record(epoch, to, reach)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.blank = 0 // the change may have put bytes behind the end
 		return err
 	}
-	c.mu.Lock()
 	c.size = to
-	c.mu.Unlock()
 	return nil
 }
 
