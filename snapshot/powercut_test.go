@@ -1,11 +1,9 @@
 package snapshot
 
 import (
-	"bufio"
 	"crypto/sha256"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,52 +14,86 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/powercut"
 )
 
-// powerCuts returns how many cuts per file system the test makes; a soak sets more.
+// powerCuts returns how many rounds per file system the tests make; scripts/powercut.sh sets more.
 func powerCuts() int {
 	if n, err := strconv.Atoi(os.Getenv("SNAPFS_POWERCUTS")); err == nil {
 		return n
 	}
-	return 4
+	return 3
 }
 
-// TestPowerCut cuts the power of a store at work, on real file systems in images: the file system is shut down without its
-// log being flushed (FS_IOC_SHUTDOWN with NOLOGFLUSH), so that nothing survives but what was synced. What was
-// acknowledged before the cut is there afterwards: snapshots to the byte (I4), synced files at least as new (I5).
-func TestPowerCut(t *testing.T) {
-	if dir := os.Getenv("SNAPFS_POWERCUT_STORE"); dir != "" {
-		powerCutLoad(dir)
+// chosenKinds returns the file systems to try: all, or the one that scripts/powercut.sh was asked for.
+func chosenKinds() (out []powercut.Kind) {
+	want := os.Getenv("SNAPFS_POWERCUT_FS")
+	for _, k := range powercut.Kinds() {
+		if want == "" || want == "all" || strings.HasPrefix(k.Name, want) {
+			out = append(out, k)
+		}
 	}
+	return out
+}
+
+// The processes of these tests are this test program again, with these in their environment.
+const (
+	cutStore   = "SNAPFS_POWERCUT_STORE"
+	cutJournal = "SNAPFS_POWERCUT_JOURNAL"
+	cutRole    = "SNAPFS_POWERCUT_ROLE" // load, slow load or open
+	cutFirst   = "SNAPFS_POWERCUT_FIRST"
+)
+
+// cutWorld is a store on a disk whose power is cut, and what it must hold.
+type cutWorld struct {
+	t       *testing.T
+	disk    *powercut.Disk
+	store   string
+	journal string
+	ledger  *powercut.Ledger
+	round   int
+}
+
+func newCutWorld(t *testing.T, kind powercut.Kind, copies bool) (w *cutWorld) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount images")
 	}
-	for _, fs := range []struct{ name, mkfs, options string }{
-		{"ext4", "mkfs.ext4 -q -F", "loop,commit=300"},
-		{"ext4 writeback", "mkfs.ext4 -q -F", "loop,commit=300,data=writeback"},
-		{"xfs", "mkfs.xfs -q -f", "loop"},
-	} {
-		t.Run(fs.name, func(t *testing.T) {
-			dir := scratch(t)
-			image, point := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-			run(t, "truncate", "-s", "320M", image)
-			run(t, "sh", "-c", fs.mkfs+" "+image)
-			run(t, "mkdir", point)
-			mount := func() { run(t, "mount", "-o", fs.options, image, point) }
-			mount()
-			t.Cleanup(func() { _ = exec.Command("umount", point).Run() })
-			known := &powerCutAcks{snaps: map[string]string{}, maybe: map[string]bool{}, seqs: map[string]uint64{}}
-			for range powerCuts() {
-				cutOnce(t, filepath.Join(point, "store"), point, known)
-				run(t, "umount", point)
-				mount()
-				verifyAfterCut(t, filepath.Join(point, "store"), known)
-			}
-		})
+	dir := scratch(t)
+	disk, err := powercut.NewDisk(dir, kind, copies)
+	if err != nil && strings.Contains(err.Error(), "unknown filesystem type") {
+		t.Skip(err)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = &cutWorld{t: t, disk: disk, store: filepath.Join(disk.Point, "store"), journal: filepath.Join(dir, "journal"), ledger: powercut.NewLedger()}
+	t.Cleanup(func() { w.need(disk.Close()) })
+	return w
+}
+
+func (w *cutWorld) need(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatalf("%s, round %d: %v (journal: %s)", w.disk.Name, w.round, err, w.keepJournal())
+	}
+}
+
+// keepJournal keeps the journal of a round that failed, and returns where.
+func (w *cutWorld) keepJournal() string {
+	text, err := os.ReadFile(w.journal)
+	if err != nil {
+		return err.Error()
+	}
+	f, err := os.CreateTemp("", "snapfs-powercut-")
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if _, err := f.Write(text); err != nil {
+		return err.Error()
+	}
+	return f.Name()
 }
 
 func run(t *testing.T, name string, args ...string) {
@@ -71,264 +103,303 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// powerCutAcks is what the load has said before the cut.
-type powerCutAcks struct {
-	snaps map[string]string // hash of the dump, by name
-	maybe map[string]bool   // being deleted
-	seqs  map[string]uint64 // by file, the last write that was synced
-	n     int
-}
-
-// hear takes a line of the load.
-func (k *powerCutAcks) hear(line string) {
-	k.n++
-	f := strings.Fields(line)
-	switch f[0] {
-	case "snapshot":
-		k.snaps[f[1]] = f[2]
-	case "deleting":
-		k.maybe[f[1]] = true
-	case "deleted":
-		delete(k.snaps, f[1])
-		delete(k.maybe, f[1])
-	case "synced":
-		k.seqs[f[1]], _ = strconv.ParseUint(f[2], 10, 64)
-	}
-}
-
-// cutOnce runs the load in a process of its own and cuts the power at a random moment.
-func cutOnce(t *testing.T, store, point string, known *powerCutAcks) {
-	t.Helper()
+// start starts a process that works on the store.
+func (w *cutWorld) start(role string) *powercut.Process {
+	w.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestPowerCut$")
-	cmd.Env = append(os.Environ(), "SNAPFS_POWERCUT_STORE="+store)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var complaints strings.Builder // after the cut everything fails, and it says so
-	cmd.Stderr = &complaints
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		for in := bufio.NewScanner(out); in.Scan(); {
-			lines <- in.Text()
-		}
-	}()
-	before := known.n
-	cut := time.After(time.Duration(300+rand.IntN(700)) * time.Millisecond)
-	for cutting := false; !cutting; {
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				_ = cmd.Wait()
-				t.Fatalf("the load ended by itself: %s", complaints.String())
-			}
-			known.hear(line)
-		case <-cut:
-			cutting = known.n > before // else it has not begun
-			cut = time.After(100 * time.Millisecond)
-		}
-	}
-	// What is said to be durable from here on does not count: an fsync that the cut overtakes may return success. A deletion that was
-	// announced may have been done.
-	shutdown(t, point)
-	_ = cmd.Process.Kill()
-	for line := range lines {
-		if strings.HasPrefix(line, "deleting ") {
-			known.hear(line)
-		}
-	}
-	_ = cmd.Wait()
-	time.Sleep(20 * time.Millisecond) // for the orphaned writer
+	cmd.Env = append(os.Environ(), cutStore+"="+w.store, cutJournal+"="+w.journal, cutRole+"="+role, fmt.Sprintf("%s=%d", cutFirst, w.round*1_000_000))
+	p, err := powercut.Start(cmd, w.journal)
+	w.need(err)
+	return p
 }
 
-// shutdown stops the file system at point without flushing its log (FS_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH).
-func shutdown(t *testing.T, point string) {
-	t.Helper()
-	const fsIOCShutdown, noLogFlush = 0x8004587d, 2
-	f, err := os.Open(point)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), fsIOCShutdown, noLogFlush); err != nil {
-		t.Fatal("shut the file system down:", err)
-	}
+// cut cuts the power while p is at work, and switches it on again.
+func (w *cutWorld) cut(p *powercut.Process) {
+	w.t.Helper()
+	mark, err := p.Mark()
+	w.need(err)
+	w.need(w.disk.Cut())
+	p.Kill()
+	w.need(p.Tell(w.ledger, mark))
+	w.powerOn()
 }
 
-func verifyAfterCut(t *testing.T, dir string, known *powerCutAcks) {
-	t.Helper()
-	s, err := Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+func (w *cutWorld) powerOn() {
+	w.t.Helper()
+	w.need(w.disk.Unmount())
+	w.need(w.disk.Mount())
+}
+
+// verify opens the store and compares it with the ledger.
+func (w *cutWorld) verify() {
+	w.t.Helper()
+	s, err := Open(w.store, Options{})
+	w.need(err)
 	defer s.Close()
-	infos, err := s.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]bool{}
-	for _, i := range infos {
-		found[i.Name] = true
-		want, ok := known.snaps[i.Name]
-		v, err := s.View(i.Epoch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := hashOf(dump(t, v))
-		v.Release()
-		if ok && got != want {
-			t.Errorf("snapshot %s has changed", i.Name)
-		}
-		known.snaps[i.Name] = got // one whose command the cut overtook is held to what it is now
-	}
-	for name := range known.snaps {
-		if !found[name] {
-			if !known.maybe[name] {
-				t.Errorf("snapshot %s is lost", name)
-			}
-			delete(known.snaps, name)
-		}
-	}
-	clear(known.maybe)
-	for name, want := range known.seqs {
-		if got := seqOf(t, s, name); got < want {
-			t.Errorf("%s is at write %d, %d was synced", name, got, want)
-		}
-	}
+	w.need(w.ledger.Verify(&storeTree{s: s}))
 	r, err := s.Check()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.need(err)
 	for _, p := range r.Problems {
-		t.Errorf("check: %s: %s", p.Path, p.What)
+		w.t.Errorf("%s, round %d: check: %s: %s", w.disk.Name, w.round, p.Path, p.What)
 	}
-	if t.Failed() {
-		t.FailNow()
+	if w.t.Failed() {
+		w.t.FailNow()
 	}
 }
 
-func hashOf(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return fmt.Sprintf("%x", sum[:8])
+// TestPowerCut cuts the power of a store at work again and again, on real file systems: at random moments, at the steps of a snapshot's
+// commit, and while the store is brought to order after a cut (I10). What was acknowledged before the cut is there
+// afterwards: synced files to the byte (I5), snapshots to the byte (I4), names in their order.
+func TestPowerCut(t *testing.T) {
+	if os.Getenv(cutStore) != "" {
+		cutProcess()
+	}
+	for _, kind := range chosenKinds() {
+		if !kind.Shutdown {
+			continue
+		}
+		t.Run(kind.Name, func(t *testing.T) {
+			w := newCutWorld(t, kind, false)
+			for w.round = range powerCuts() {
+				if w.round%2 == 0 {
+					w.cutAtRandom()
+				} else {
+					w.cutAtStep("slow load", 40)
+				}
+				for range rand.IntN(3) {
+					w.cutAtStep("open", 25)
+				}
+				w.verify()
+			}
+		})
+	}
 }
 
-func seqOf(t tester, s *Store, name string) uint64 {
-	a, err := s.Live().Lookup(Root, name)
-	if err != nil {
-		t.Errorf("%s is lost: %v", name, err)
-		return 0
+// cutAtRandom lets a load work for a while.
+func (w *cutWorld) cutAtRandom() {
+	w.t.Helper()
+	p := w.start("load")
+	w.need(p.Until(func(j string) bool { return strings.Contains(j, "ready\n") }))
+	for end := time.Now().Add(time.Duration(rand.IntN(700)) * time.Millisecond); time.Now().Before(end); {
+		w.need(p.Until(func(string) bool { return true }))
+		time.Sleep(10 * time.Millisecond)
 	}
-	c, err := s.Live().Open(a.Ino)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var b [8]byte
-	if _, err := c.ReadAt(b[:], 0); err != nil && err != io.EOF {
-		t.Errorf("%s: %v", name, err)
-	}
-	return binary.BigEndian.Uint64(b[:])
+	w.cut(p)
 }
 
-// loadTB lets the load, which is no test, use the helpers of one.
-type loadTB struct{}
+// cutAtStep lets a process work until it has touched the disk a number of times, below most, and not much longer. Where that is a load, it is
+// counted from the beginning of a snapshot.
+func (w *cutWorld) cutAtStep(role string, most int) {
+	w.t.Helper()
+	p := w.start(role)
+	n := rand.IntN(most)
+	w.need(p.Until(func(j string) bool {
+		if role == "open" {
+			return strings.Count(j, "\nat ") >= n || strings.Contains(j, "ready\n")
+		}
+		_, since, begun := strings.Cut(j, "\nsnap ")
+		return begun && strings.Count(since, "\nat ") >= n
+	}))
+	w.cut(p)
+}
 
-func (loadTB) Helper()                     {}
-func (loadTB) Cleanup(func())              {}
-func (loadTB) Fatal(a ...any)              { fmt.Fprintln(os.Stderr, a...); os.Exit(3) }
-func (loadTB) Fatalf(f string, a ...any)   { fmt.Fprintf(os.Stderr, f+"\n", a...); os.Exit(3) }
-func (l loadTB) Errorf(f string, a ...any) { l.Fatalf(f, a...) }
-
-// powerCutLoad works on a store until it is killed, and says on standard output what it was told is durable. After the
-// cut everything fails: then it waits to be killed.
-func powerCutLoad(dir string) {
-	s, err := Open(dir, Options{Create: true, FlushInterval: 30 * time.Millisecond})
-	if err != nil {
-		loadTB{}.Fatal(err)
+// TestPowerCutImages takes images of a disk at work, each at one instant, and opens every one of them.
+func TestPowerCutImages(t *testing.T) {
+	for _, kind := range chosenKinds() {
+		t.Run(kind.Name, func(t *testing.T) {
+			w := newCutWorld(t, kind, true)
+			for w.round = range (powerCuts() + imagesPerRound - 1) / imagesPerRound {
+				w.takeImages()
+			}
+		})
 	}
-	const files = 6
-	say := func(format string, args ...any) { os.Stdout.WriteString(fmt.Sprintf(format, args...) + "\n") }
-	seq := uint64(time.Now().UnixNano())
-	for i := 0; ; i++ {
-		if err := powerCutStep(s, fmt.Sprint("f", rand.IntN(files)), i, &seq, say); err != nil {
-			time.Sleep(time.Hour)
+}
+
+const imagesPerRound = 6
+
+// takeImages lets a load work, takes images meanwhile, and goes on with the last of them.
+func (w *cutWorld) takeImages() {
+	w.t.Helper()
+	p := w.start("load")
+	w.need(p.Until(func(j string) bool { return strings.Contains(j, "ready\n") }))
+	var ledgers []*powercut.Ledger
+	for i := range imagesPerRound {
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+		w.need(p.Until(func(string) bool { return true }))
+		mark, err := p.Mark()
+		w.need(err)
+		w.need(w.disk.Copy(i + 1))
+		l := w.ledger.Clone()
+		w.need(p.Tell(l, mark))
+		ledgers = append(ledgers, l)
+	}
+	p.Kill()
+	w.need(w.disk.Unmount())
+	for i, l := range ledgers {
+		w.ledger = l
+		w.need(w.disk.Become(i + 1))
+		w.need(w.disk.Mount())
+		w.verify()
+		if i < len(ledgers)-1 {
+			w.need(w.disk.Unmount())
 		}
 	}
 }
 
-func powerCutStep(s *Store, name string, i int, seq *uint64, say func(string, ...any)) error {
-	l := s.Live()
+// cutProcess is what the processes of these tests do. It does not return.
+func cutProcess() {
+	j, err := powercut.OpenJournal(os.Getenv(cutJournal))
+	if err != nil {
+		panic(err)
+	}
+	opt := Options{Create: true, FlushInterval: 30 * time.Millisecond}
+	if role := os.Getenv(cutRole); role != "load" {
+		opt.hook = func(op cow.Op) error {
+			j.Say("at %s", op.Kind)
+			time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond)
+			return nil
+		}
+	}
+	s, err := Open(os.Getenv(cutStore), opt)
+	if err != nil {
+		j.End(err)
+	}
+	if os.Getenv(cutRole) == "open" {
+		j.Say("ready")
+		time.Sleep(time.Hour)
+	}
+	first, err := strconv.ParseInt(os.Getenv(cutFirst), 10, 64)
+	if err == nil {
+		err = powercut.Run(&storeTree{s: s}, j, first)
+	}
+	j.End(err)
+}
+
+// storeTree is a store as a tree of the power cut tests.
+type storeTree struct{ s *Store }
+
+// open returns a handle of a file, which it makes if make is set and it is missing.
+func (t *storeTree) open(name string, make bool) (*Handle, error) {
+	l := t.s.Live()
 	a, err := l.Lookup(Root, name)
-	if err != nil {
-		if a, err = l.Create(Root, name, Spec{Mode: syscall.S_IFREG | 0o644}); err != nil {
-			return err
-		}
+	if make && errors.Is(err, syscall.ENOENT) {
+		a, err = l.Create(Root, name, Spec{Mode: syscall.S_IFREG | 0o644})
 	}
-	h, err := l.OpenFile(a.Ino)
+	if err != nil {
+		return nil, err
+	}
+	return l.OpenFile(a.Ino)
+}
+
+// with does something to an open file.
+func (t *storeTree) with(name string, make bool, do func(h *Handle) error) error {
+	h, err := t.open(name, make)
 	if err != nil {
 		return err
+	}
+	return errors.Join(do(h), h.Close())
+}
+
+func (t *storeTree) Write(name string, data []byte, off int64) error {
+	return t.with(name, true, func(h *Handle) error {
+		_, err := h.WriteAt(data, off, false)
+		return err
+	})
+}
+
+func (t *storeTree) Truncate(name string, size int64) error {
+	return t.with(name, true, func(h *Handle) error {
+		_, err := t.s.Live().SetAttr(h.Ino(), Change{Set: SetSize, Size: size})
+		return err
+	})
+}
+
+func (t *storeTree) Sync(name string, dataOnly bool) error {
+	return t.with(name, false, func(h *Handle) error { return h.Sync(dataOnly) })
+}
+
+func (t *storeTree) Link(name, target string) error {
+	_, err := t.s.Live().Create(Root, name, Spec{Mode: syscall.S_IFLNK | 0o777, Target: target})
+	return err
+}
+
+func (t *storeTree) Rename(old, new string) error { return t.s.Live().Rename(Root, old, Root, new, 0) }
+func (t *storeTree) Unlink(name string) error     { return t.s.Live().Unlink(Root, name) }
+func (t *storeTree) SyncNames() error             { return t.s.Live().Sync() }
+
+func (t *storeTree) Snapshot(name string, frozen func()) error {
+	_, err := t.s.Snapshot(Request{Name: name, Frozen: func(Taken) { frozen() }})
+	return err
+}
+
+func (t *storeTree) Delete(name string) error {
+	_, err := t.s.Delete([]string{name}, false, nil)
+	return err
+}
+
+func (t *storeTree) Read(name string) ([]byte, error) {
+	h, err := t.open(name, false)
+	if err != nil {
+		return nil, err
 	}
 	defer h.Close()
-	*seq++
-	page := make([]byte, cow.PageSize*(1+rand.IntN(8)))
-	binary.BigEndian.PutUint64(page, *seq)
-	for k := 16; k < len(page); k++ {
-		page[k] = byte(*seq)
-	}
-	if _, err := h.WriteAt(page, int64(rand.IntN(60))*cow.PageSize, false); err != nil {
-		return err
-	}
-	if _, err := h.WriteAt(page[:8], 0, false); err != nil {
-		return err
-	}
-	if rand.IntN(6) == 0 {
-		if _, err := l.SetAttr(a.Ino, Change{Set: SetSize, Size: int64(8 + rand.IntN(50*cow.PageSize))}); err != nil {
-			return err
-		}
-	}
-	if rand.IntN(3) == 0 {
-		if err := h.Sync(rand.IntN(2) == 0); err != nil {
-			return err
-		}
-		say("synced %s %d", name, *seq)
-	}
-	if rand.IntN(12) == 0 { // replaced by a new file, as editors do
-		if err := h.Sync(false); err != nil {
-			return err
-		}
-		if err := l.Rename(Root, name, Root, "old", 0); err != nil {
-			return err
-		}
-		if err := l.Rename(Root, "old", Root, name, 0); err != nil {
-			return err
-		}
-	}
-	if rand.IntN(10) == 0 {
-		return powerCutSnapshot(s, *seq, say)
-	}
-	return nil
+	b := make([]byte, h.Size())
+	n, err := h.ReadAt(b, 0)
+	return b[:n], err
 }
 
-func powerCutSnapshot(s *Store, seq uint64, say func(string, ...any)) error {
-	name := fmt.Sprint("s", seq)
-	hash := hashOf(dump(loadTB{}, s.Live()))
-	if _, err := s.Snapshot(Request{Name: name}); err != nil {
-		return err
+func (t *storeTree) Links() (map[string]string, error) {
+	links, l := map[string]string{}, t.s.Live()
+	var inos = map[string]Ino{}
+	err := l.ReadDir(Root, 0, func(e Dirent) bool {
+		if strings.HasPrefix(e.Name, "link") {
+			inos[e.Name] = e.Ino
+		}
+		return true
+	})
+	for name, ino := range inos {
+		target, e := l.Readlink(ino)
+		links[name] = string(target)
+		err = errors.Join(err, e)
 	}
-	say("snapshot %s %s", name, hash)
-	entries := s.snaps.entries()
-	if len(entries) < 5 {
-		return nil
-	}
-	old := entries[rand.IntN(len(entries))].rec.Name
-	say("deleting %s", old)
-	if _, err := s.Delete([]string{old}, false, nil); err != nil {
-		return err
-	}
-	say("deleted %s", old)
-	return nil
+	return links, err
 }
+
+func (t *storeTree) Snapshots() (names []string, err error) {
+	infos, err := t.s.List()
+	for _, i := range infos {
+		names = append(names, i.Name)
+	}
+	return names, err
+}
+
+func (t *storeTree) Hash(snapshot string) (hash string, err error) {
+	defer func() { // the helpers of tests have no other way out
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	var v View = t.s.Live()
+	if snapshot != "" {
+		i, err := t.s.Find(snapshot)
+		if err != nil {
+			return "", err
+		}
+		frozen, err := t.s.View(i.Epoch)
+		if err != nil {
+			return "", err
+		}
+		defer frozen.Release()
+		v = frozen
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(dump(panicTB{}, v))))[:16], nil
+}
+
+// panicTB lets what is no test use the helpers of one.
+type panicTB struct{}
+
+func (panicTB) Helper()                   {}
+func (panicTB) Cleanup(func())            {}
+func (panicTB) Fatal(a ...any)            { panic(fmt.Sprint(a...)) }
+func (panicTB) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+func (panicTB) Errorf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
