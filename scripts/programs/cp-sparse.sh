@@ -6,7 +6,7 @@
 . "$(dirname "$0")/stage.bash"
 
 cd "$LIVE" || exit
-size=$(pick 12000001 600000001)
+size=$(pick 12000001 80000001)
 truncate -s "$size" hole
 head -c "$((size / 10))" /dev/urandom >data
 truncate -s "$size" islands
