@@ -12,7 +12,8 @@
 //     half snapshot behind. Kept by Store.commit, whose comment has the crash table, and by recovery.
 //   - I5: an fsync that returned success survives a power loss, and so does every change of the namespace that fsync of
 //     the file or of its directory made durable. Kept by Handle.Sync and Live.Sync: first the bytes, then the records, whose
-//     batches become durable in the order in which they were committed.
+//     batches become durable in the order in which they were committed. Where bytes take the place of others (a rename over
+//     a file, a write after a truncation to nothing) they go to the disk before the record, also without fsync (cow's Pool.Order).
 //   - I10: recovery is idempotent: every step of it may be repeated, and a crash in the middle changes nothing.
 //
 // And in this package's own words: bytes are only removed after the change of the namespace that dropped them is durable

@@ -242,6 +242,9 @@ func (h *Handle) Close() error {
 	n.mu.Lock()
 	n.opens--
 	last := n.opens == 0
+	if last {
+		n.emptied = false
+	}
 	n.mu.Unlock()
 	if !last {
 		return nil

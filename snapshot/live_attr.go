@@ -164,6 +164,7 @@ func (l *Live) empty(n *node) error {
 	}
 	defer c.end()
 	rec := c.rec(n)
+	n.emptied = true
 	c.dropContent(rec)
 	rec.Mtime = now()
 	rec.Ctime = rec.Mtime

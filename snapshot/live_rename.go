@@ -174,6 +174,12 @@ func (l *Live) commitRename(r *rename) error {
 		return err
 	}
 	defer c.end()
+	if r.other != nil {
+		c.orderBytes(r.moved)
+	}
+	if r.exchange {
+		c.orderBytes(r.other)
+	}
 	t := now()
 	from, to := c.touchDir(r.fromDir, t), c.touchDir(r.toDir, t)
 	c.putEntry(&r.to, r.from.Ino, r.from.Type)
@@ -209,5 +215,13 @@ func (c *change) move(n *node, from, to *meta.Inode, toIno Ino, t Time) {
 		from.Nlink--
 		to.Nlink++
 		rec.Parent = toIno
+	}
+}
+
+// orderBytes has the bytes of n on the disk before the name that it takes from another inode: after a power loss the name leads
+// to the old bytes or to the new ones, also where nobody called fsync.
+func (c *change) orderBytes(n *node) {
+	if id := n.rec.Content; id != 0 {
+		c.l.pool.Order(id)
 	}
 }

@@ -33,6 +33,7 @@ type node struct {
 	orphan    bool       // has no name; holds a reference
 	linkable  bool       // it never had one, and may get one
 	forgotten bool       // the kernel does not know it any more
+	emptied   bool       // truncated to nothing while it is open: what is written then takes the place of other bytes
 	absent    ownXattrs  // known not to be there
 	measured  uint64     // value of changes when rec.Blocks was read
 

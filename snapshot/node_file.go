@@ -138,6 +138,9 @@ func (l *Live) recordSize(n *node, f *cow.File, e cow.Epoch, size, reach int64, 
 	if killPriv {
 		rec.Mode = withoutPriv(rec.Mode)
 	}
+	if n.emptied {
+		l.pool.Order(rec.Content)
+	}
 	return c.commit()
 }
 

@@ -76,6 +76,7 @@ func (s *space) open(t tester) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		db.BeforeLog(s.pool.SyncOrdered)
 	}
 	s.live = newLive(db, s.pool, report)
 	if !s.bytes {

@@ -190,6 +190,7 @@ func (s *Store) openParts(opt Options) (err error) {
 	if err != nil {
 		return err
 	}
+	s.db.BeforeLog(s.pool.SyncOrdered)
 	if err := initRoot(s.db, s.pool.Current(), uint32(os.Geteuid()), uint32(os.Getegid()), 0o755); err != nil {
 		return err
 	}

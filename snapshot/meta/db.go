@@ -85,6 +85,10 @@ func Open(dir string, opt Options) (*DB, error) {
 	return d, nil
 }
 
+// BeforeLog has f called each time before the log is written: what f makes durable is on the disk before any record that was
+// committed since. f must not use the DB. Commits do not wait for it, unless they are synced or begin a new log.
+func (d *DB) BeforeLog(f func()) { d.guard.before.Store(&f) }
+
 func (d *DB) openPebble(dir string) (err error) {
 	defer d.catch(&err)
 	d.db, err = pebble.Open(dir, &pebble.Options{

@@ -28,6 +28,8 @@ type guard struct {
 	dead     atomic.Bool                // after a failure
 	open     atomic.Bool                // false while Open can still be refused: then failures go to Pebble
 	void     *vfs.MemFS                 // where logs and manifests go after a failure
+
+	before atomic.Pointer[func()] // see DB.BeforeLog
 }
 
 const (
@@ -51,8 +53,10 @@ func newGuard(fs vfs.FS, release func(int64) bool, fail func(string, error)) *gu
 // critical tells whether Pebble cannot go on without writing a file.
 func critical(name string) bool {
 	name = filepath.Base(name)
-	return strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-") || strings.HasPrefix(name, "marker.")
+	return isLog(name) || strings.HasPrefix(name, "MANIFEST-") || strings.HasPrefix(name, "marker.")
 }
+
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -167,6 +171,9 @@ func (f *guardedFile) dead() bool { return f.critical && f.g.dead.Load() }
 func (f *guardedFile) Write(b []byte) (n int, err error) {
 	if f.dead() {
 		return len(b), nil
+	}
+	if before := f.g.before.Load(); before != nil && isLog(f.name) {
+		(*before)()
 	}
 	write := func() error {
 		k, err := f.File.Write(b[n:])
