@@ -74,7 +74,7 @@ func TestStress(t *testing.T) {
 		return errors.Join(os.WriteFile(from, []byte("moved"), 0o644), rename(from, to, 0))
 	})
 	worker("snapshots", func(r *rand.Rand, i int) error { return m.stressSnapshot(fmt.Sprint("s", i), r.IntN(2) == 0) })
-	time.Sleep(4 * time.Second)
+	time.Sleep(stressFor())
 	stop.Store(true)
 	wg.Wait()
 	before := readTree(t, m.mnt)

@@ -1,14 +1,15 @@
 #!/bin/sh
-# Runs the tests that look for rare things for as long as you like: power cuts on ext4 and xfs images, random histories
-# against models, histories with faults. Ends with the first failure, which says how to repeat it.
+# Runs the tests that look for rare things for as long as you like: power cuts on ext4, xfs and btrfs images, kills, many clients, random
+# histories against models, histories with faults. Ends with the first failure, which says how to repeat it.
 set -eu
 
 usage() {
     cat <<END
 usage: scripts/soak.sh [ROUNDS]
 
-  ROUNDS  how many rounds (default 10). One is 30 power cuts and 30 images of disks at work on each file system (root only) and
-          2,000 random histories of each model: about 3 minutes on two cores.
+  ROUNDS  how many rounds (default 10). One is 30 power cuts and 30 images of disks at work on each file system (root only),
+          30 kills of daemons and writers, two minutes of many clients, and 2,000 random histories of each
+          model: about 20 minutes on two cores.
 END
 }
 
@@ -22,6 +23,8 @@ round=1
 while [ "$round" -le "$rounds" ]; do
     echo "== round $round of $rounds"
     SNAPFS_POWERCUTS=30 go test -count=1 -timeout 30m -run '^TestPowerCut' ./snapshot
+    SNAPFS_POWERCUTS=30 go test -count=1 -timeout 60m -run '^Test(Kills|KillAtSteps|WhatAKillLoses|SignalsAtWork|PowerCutUnderDaemon)$' ./snapshot ./cmd/snapfs
+    SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -race -run '^Test(Stress|ManyClients|ManySnapshots)$' .
     go test -count=1 -timeout 30m -run 'Model|Order' -rapid.checks=2000 ./cow ./snapshot
     go test -count=1 -timeout 30m -race -run 'Writer|Frozen|Orphan|Killed|Concurrent' ./cow ./snapshot
     round=$((round + 1))

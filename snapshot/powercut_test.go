@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ const (
 	cutJournal = "SNAPFS_POWERCUT_JOURNAL"
 	cutRole    = "SNAPFS_POWERCUT_ROLE" // load, slow load or open
 	cutFirst   = "SNAPFS_POWERCUT_FIRST"
+	cutKillAt  = "SNAPFS_POWERCUT_KILL_AT" // the process kills itself when it is about to touch the disk for the n-th time
 )
 
 // cutWorld is a store on a disk whose power is cut, and what it must hold.
@@ -133,7 +135,7 @@ func (w *cutWorld) powerOn() {
 // verify opens the store and compares it with the ledger.
 func (w *cutWorld) verify() {
 	w.t.Helper()
-	s, err := Open(w.store, Options{})
+	s, err := openWhenFree(w.store, Options{})
 	w.need(err)
 	defer s.Close()
 	w.need(w.ledger.Verify(&storeTree{s: s}))
@@ -203,6 +205,34 @@ func (w *cutWorld) cutAtStep(role string, most int) {
 	w.cut(p)
 }
 
+// TestKillAtSteps kills the process that has a store open, at the n-th time that it touches the disk: under a load, and while the store is
+// brought to order. Its writers finish what they hold, or end (I8); the next process waits for them (I9).
+func TestKillAtSteps(t *testing.T) {
+	dir := scratch(t)
+	w := &cutWorld{t: t, disk: &powercut.Disk{}, store: filepath.Join(dir, "store"), journal: filepath.Join(dir, "journal"), ledger: powercut.NewLedger()}
+	for w.round = range 2 * powerCuts() {
+		w.killAt("load", 1+rand.IntN(150))
+		for range rand.IntN(3) {
+			w.killAt("open", 1+rand.IntN(10))
+		}
+		w.verify()
+	}
+}
+
+// killAt has a process kill itself when it touches the disk for the n-th time, or when it is ready.
+func (w *cutWorld) killAt(role string, n int) {
+	w.t.Helper()
+	w.t.Setenv(cutKillAt, strconv.Itoa(n))
+	p := w.start(role)
+	if err := p.Until(func(j string) bool { return role == "open" && strings.Contains(j, "ready\n") }); err != nil && !p.Killed() {
+		w.need(err)
+	}
+	p.Kill()
+	mark, err := p.Mark()
+	w.need(err)
+	w.need(p.Tell(w.ledger, mark))
+}
+
 // TestPowerCutImages takes images of a disk at work, each at one instant, and opens every one of them.
 func TestPowerCutImages(t *testing.T) {
 	for _, kind := range chosenKinds() {
@@ -252,15 +282,8 @@ func cutProcess() {
 	if err != nil {
 		panic(err)
 	}
-	opt := Options{Create: true, FlushInterval: 30 * time.Millisecond}
-	if role := os.Getenv(cutRole); role != "load" {
-		opt.hook = func(op cow.Op) error {
-			j.Say("at %s", op.Kind)
-			time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond)
-			return nil
-		}
-	}
-	s, err := Open(os.Getenv(cutStore), opt)
+	opt := Options{Create: true, FlushInterval: 30 * time.Millisecond, hook: cutHook(j)}
+	s, err := openWhenFree(os.Getenv(cutStore), opt)
 	if err != nil {
 		j.End(err)
 	}
@@ -273,6 +296,33 @@ func cutProcess() {
 		err = powercut.Run(&storeTree{s: s}, j, first)
 	}
 	j.End(err)
+}
+
+// openWhenFree opens a store when the writers of its last life have ended.
+func openWhenFree(dir string, opt Options) (*Store, error) {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		s, err := Open(dir, opt)
+		if !errors.Is(err, ErrHeld) || time.Since(start) > 20*time.Second {
+			return s, err
+		}
+	}
+}
+
+// cutHook returns what a process does when it is about to touch the disk.
+func cutHook(j *powercut.Journal) func(cow.Op) error {
+	var n atomic.Int64
+	at, _ := strconv.ParseInt(os.Getenv(cutKillAt), 10, 64)
+	quick := os.Getenv(cutRole) == "load"
+	return func(op cow.Op) error {
+		if n.Add(1) == at {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		if !quick {
+			j.Say("at %s", op.Kind)
+			time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond)
+		}
+		return nil
+	}
 }
 
 // storeTree is a store as a tree of the power cut tests.

@@ -26,6 +26,9 @@ import (
 const asCommand = "SNAPFS_TEST_RUN_AS_COMMAND"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(loadPoint) != "" {
+		loadMount()
+	}
 	if os.Getenv(asCommand) != "" {
 		os.Exit(int(run(os.Args[1:])))
 	}

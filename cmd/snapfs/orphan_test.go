@@ -64,10 +64,8 @@ func orphaned(t *testing.T, p place) (writer int) {
 // stopWriter stops the writer of a daemon as soon as there is one; 0 if ended is closed first.
 func stopWriter(daemon int, ended <-chan struct{}) (pid int) {
 	for {
-		entries, _ := os.ReadDir("/proc")
-		for _, entry := range entries {
-			pid, err := strconv.Atoi(entry.Name())
-			if err == nil && commandOf(pid) == writerName && parentOf(pid) == daemon && syscall.Kill(pid, syscall.SIGSTOP) == nil {
+		for _, pid := range writersOf(daemon) {
+			if syscall.Kill(pid, syscall.SIGSTOP) == nil {
 				return pid
 			}
 		}

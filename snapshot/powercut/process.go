@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -81,6 +82,17 @@ func (p *Process) Tell(l *Ledger, mark int) error {
 	l.Hear(text[:mark], true)
 	l.Hear(text[mark:], false)
 	return nil
+}
+
+// Killed reports whether the process was killed, be it by itself.
+func (p *Process) Killed() bool {
+	select {
+	case <-p.exited:
+		status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return ok && status.Signaled()
+	default:
+		return false
+	}
 }
 
 // Kill ends the process and waits for it.
