@@ -9,7 +9,8 @@ writers=3 transactions=$(pick 80 1500)
 
 # statements SYNCHRONOUS WRITER: transactions that each change two tables and a counter, and then say their number.
 statements() {
-    printf '.timeout 120000\nPRAGMA synchronous=%s;\n' "$1"
+    # Every other writer reads through a mapping what the others write with write(2).
+    printf '.timeout 120000\n.output /dev/null\nPRAGMA synchronous=%s; PRAGMA mmap_size=%d;\n.output stdout\n' "$1" $(($2 % 2 * 100000000))
     awk -v w="$2" -v n="$transactions" 'BEGIN { for (i = 1; i <= n; i++)
         printf "BEGIN IMMEDIATE; INSERT INTO a VALUES(%d,%d,hex(randomblob(600))); INSERT INTO b VALUES(%d,%d,hex(randomblob(200)));" \
             " UPDATE sums SET n=n+1 WHERE w=%d; COMMIT; SELECT %d;\n", w, i, w, i, w, i }'
