@@ -26,6 +26,8 @@ func playRole(role string, args []string) error {
 		return countInMapping(args[0])
 	case "locker":
 		return tryLocks(args[0])
+	case "appender":
+		return appendRecords(args[0], args[1])
 	case "serve":
 		return serveMount(args[0], args[1], args[2])
 	}

@@ -81,6 +81,75 @@ func TestHugeOffsets(t *testing.T) {
 	must(t, f.Truncate(MaxSize, w.record(id)))
 }
 
+// TestLastBytes writes and reads the last bytes that have an offset, where the store's file system does.
+func TestLastBytes(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	f := w.file(id)
+	var fbig bool
+	for _, n := range []int64{1, PageSize - 1, PageSize, 2*PageSize + 5} {
+		data := fill(byte(n), int(n))
+		if _, err := f.WriteAt(data, MaxSize-n, w.record(id)); errors.Is(err, unix.EFBIG) {
+			fbig = true
+			continue
+		} else if err != nil {
+			t.Fatalf("write of the last %d bytes: %v", n, err)
+		}
+		got := make([]byte, n+10)
+		if k, err := f.ReadAt(got, MaxSize-n); int64(k) != n || err != io.EOF || !bytes.Equal(got[:k], data) {
+			t.Errorf("read of the last %d bytes: %d, %v", n, k, err)
+		}
+		if at, err := f.SeekExtent(0, false); err == nil && (at < MaxSize-3*PageSize || at > MaxSize-n) { // tmpfs does not find it
+			t.Errorf("data at %d, %v", at, err)
+		}
+	}
+	if fbig {
+		t.Skip("the file system of the test directory has shorter files")
+	}
+	if _, err := f.WriteAt([]byte("xx"), MaxSize-1, w.record(id)); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("write beyond the last byte: %v, want EFBIG", err)
+	}
+	fz, err := w.pool.Freeze(func(Epoch) error { return nil })
+	must(t, err)
+	must(t, errors.Join(fz.Save(), fz.Write(nil), fz.Sync()))
+	fz.Finish()
+	if _, err := f.WriteAt([]byte("x"), MaxSize-1, w.record(id)); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("write of the last page, which a snapshot reads: %v, want EFBIG", err)
+	}
+	if _, err := f.WriteAt(fill(9, PageSize), MaxSize-2*PageSize+1, w.record(id)); err != nil && !errors.Is(err, unix.EFBIG) {
+		t.Errorf("write of the page before it: %v", err)
+	}
+	must(t, f.Truncate(MaxSize-PageSize, w.record(id)))
+	must(t, w.pool.Flush())
+	must(t, w.pool.Tails()())
+	fr, err := w.pool.OpenFrozen(id, fz.Epoch, MaxSize)
+	must(t, err)
+	got, want := make([]byte, 2*PageSize+5), fill(byte(5), 2*PageSize+5)
+	if k, err := fr.ReadAt(got, MaxSize-int64(len(got))); k != len(got) || err != nil || !bytes.Equal(got, want) {
+		t.Errorf("frozen: %d, %v", k, err)
+	}
+	fr.Close()
+}
+
+// FuzzPages: no rounding leaves off_t.
+func FuzzPages(f *testing.F) {
+	for _, off := range []int64{0, 1, PageSize - 1, PageSize, MaxSize - PageSize, MaxSize - 1} {
+		for _, n := range []int64{1, PageSize, MaxSize / 2, MaxSize} {
+			f.Add(off, n)
+		}
+	}
+	f.Fuzz(func(t *testing.T, off, n int64) {
+		if off < 0 || n <= 0 || off > MaxSize-n {
+			return
+		}
+		first, last := pagesOf(off, n)
+		end := pageEnd(last)
+		if first > last || int64(first)*PageSize > off || end < off+n || end-(off+n) >= PageSize || pagesUpTo(off+n) != last+1 {
+			t.Errorf("[%d, %d+%d) is pages %d to %d, which end at %d", off, off, n, first, last, end)
+		}
+	})
+}
+
 // TestTailCutUnderPrivatePage cuts the base file in the middle of a page of which a private copy was made before, stale
 // bytes and all: an extension must not show them.
 func TestTailCutUnderPrivatePage(t *testing.T) {

@@ -243,18 +243,38 @@ func (c *content) zero(from, to int64, punch bool, part func(from, to int64) err
 	return part(pageEnd(end-1), to)
 }
 
-// zeroPart writes zeros over [from, to), which lies in at most two pages.
+// zeroPart writes zeros over [from, to), which lies in at most two pages, where it is not zero anyhow.
 func (c *content) zeroPart(from, to int64) error {
-	if from >= to {
-		return nil
+	for from < to {
+		next := min(to, pageEnd(uint64(from/PageSize)))
+		hole, err := c.isHole(uint64(from / PageSize))
+		if err != nil {
+			return err
+		}
+		if !hole {
+			baseEnd, err := c.store(make([]byte, next-from), from)
+			if err != nil {
+				return err
+			}
+			c.mu.Lock()
+			c.baseLen = max(c.baseLen, baseEnd)
+			c.mu.Unlock()
+		}
+		from = next
 	}
-	baseEnd, err := c.store(make([]byte, to-from), from)
-	if err == nil {
-		c.mu.Lock()
-		c.baseLen = max(c.baseLen, baseEnd)
-		c.mu.Unlock()
+	return nil
+}
+
+// isHole reports whether nothing was ever written to a page: it is zero. REQUIRES c.change.
+func (c *content) isHole(page uint64) (bool, error) {
+	c.mu.RLock()
+	private := c.private.contains(page)
+	c.mu.RUnlock()
+	if private {
+		return false, nil
 	}
-	return err
+	data, _, err := c.dataPages(page, page)
+	return data.isEmpty(), err
 }
 
 // zeroStale zeroes [from, to), which lies in at most two pages, of what is stale behind the end of the content. It does not

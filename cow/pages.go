@@ -104,8 +104,16 @@ func pagesOf(off, n int64) (first, last uint64) {
 	return uint64(off / PageSize), uint64((off + n - 1) / PageSize)
 }
 
+// lastPage is the number of the last page that there can be. It has one byte less than the others.
+const lastPage = MaxSize / PageSize
+
 // pageEnd returns the offset behind a page.
-func pageEnd(page uint64) int64 { return int64(page+1) * PageSize }
+func pageEnd(page uint64) int64 {
+	if page >= lastPage {
+		return MaxSize
+	}
+	return int64(page+1) * PageSize
+}
 
 // pagesUpTo returns how many pages size bytes occupy.
 func pagesUpTo(size int64) uint64 {

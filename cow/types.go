@@ -13,9 +13,10 @@ type Epoch uint64
 // PageSize is the unit of copy-on-write, in bytes. The pool refuses to open where the system's page is another.
 const PageSize = 4096
 
-// MaxSize is the greatest length of a content in bytes: all whole pages of off_t, as the byte behind the last cannot be mapped.
-// The store's file system may allow less; it says so when bytes are written there.
-const MaxSize = 1<<63 - PageSize
+// MaxSize is the greatest length of a content in bytes, that of off_t. The store's file system may allow less (ext4: 16 TiB): a
+// length is only recorded, so it says so, with EFBIG, when bytes are written there. The last page cannot be mapped, as the byte
+// behind it has no offset: once a snapshot reads it from the base file it is written no more (EFBIG).
+const MaxSize = 1<<63 - 1
 
 // Place is where one overwritten page of a content is kept: in undo log Log, at Block.
 type Place struct {

@@ -26,7 +26,10 @@ func (c *content) windowFor(page uint64) (*window, error) {
 	if w != nil && page < w.first+w.pages {
 		return w, nil
 	}
-	pages := min(windowPages, max(pagesUpTo(c.reach), page+1)-first)
+	if page == lastPage {
+		return nil, fmt.Errorf("the last page of all cannot be mapped: %w", unix.EFBIG)
+	}
+	pages := min(windowPages, max(pagesUpTo(c.reach), page+1)-first, lastPage-first)
 	if w != nil {
 		addr, err := remap(w.addr, w.pages*PageSize, pages*PageSize)
 		if err != nil {
