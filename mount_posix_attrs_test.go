@@ -176,6 +176,7 @@ func scriptSticky(p *place) {
 
 // scriptSetgid: the group of what is made in a setgid directory, and the umask.
 func scriptSetgid(p *place) {
+	p.rough = true
 	p.mkdir("d", 0o755)
 	p.chown("d", 0, team)
 	p.chmod("d", 0o2777)

@@ -210,7 +210,8 @@ func scriptRenameMatrix(p *place) {
 	p.rough = true
 	need(p.t, unix.Mknod("f", unix.S_IFREG|0o644, 0))
 	need(p.t, unix.Mkdir("d", 0o755))
-	flags := []uint{0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE, 1 << 5}
+	flags := []uint{0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE, 1 << 5,
+		unix.RENAME_WHITEOUT, unix.RENAME_WHITEOUT | unix.RENAME_NOREPLACE, unix.RENAME_WHITEOUT | unix.RENAME_EXCHANGE}
 	n := 0
 	for _, from := range renameKinds {
 		for _, to := range renameKinds {
@@ -271,6 +272,13 @@ func scriptRename(p *place) {
 	p.stat("b", 0)
 	p.rename("/proc/self", "x", 0)
 	p.rename("b", "/tmp/nothing/x", 0)
+	p.write("w", "text")
+	p.rename("w", "a/w", unix.RENAME_WHITEOUT)
+	p.write("w", "text")
+	p.rename("a", "b/white", unix.RENAME_WHITEOUT)
+	p.rename("b/white", "a", unix.RENAME_WHITEOUT)
+	p.unlink("b/white")
+	p.unlink("a")
 	p.rename("none", "a", 0)
 	p.rename("none/x", "y", 0)
 	p.rename("a", "none/x", 0)

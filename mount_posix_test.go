@@ -21,7 +21,7 @@ var scripts = []struct {
 	{"open", scriptOpen}, {"path handles", scriptPathHandles}, {"write", scriptWrite}, {"truncate", scriptTruncate},
 	{"fallocate", scriptFallocate}, {"transfer", scriptTransfer}, {"special", scriptSpecial}, {"locks", scriptLocks}, {"watch", scriptWatch}, {"run", scriptRun},
 	{"attributes", scriptAttributes}, {"rights", scriptRights}, {"owners", scriptOwners}, {"sticky", scriptSticky}, {"setgid", scriptSetgid},
-	{"xattrs", scriptXattrs},
+	{"xattrs", scriptXattrs}, {"lists", scriptLists}, {"inherit", scriptInherit}, {"list rights", scriptListRights}, {"nameless", scriptNameless},
 }
 
 // newExt4 mounts a new ext4 file system with the mount options of snapfs until the end of the test, and returns its root.
@@ -56,6 +56,7 @@ func TestLikeExt4(t *testing.T) {
 			dir := filepath.Join("scripts", fmt.Sprint(i))
 			want := play(t, filepath.Join(ext4, dir), false, s.run)
 			got := play(t, m.live(dir), true, s.run)
+			t.Logf("%d calls", len(want))
 			compareRecords(t, s.name, want, got)
 		})
 	}
