@@ -88,6 +88,9 @@ func (b *baseFiles) vet() error {
 // fanOut returns the directory number of a content.
 func fanOut(id ID) int { return int(id % 256) }
 
+// BasePath returns the path of a content's base file in the store.
+func BasePath(id ID) string { return "base/" + basePath(id) }
+
 // basePath returns the path of a content's base file below base/.
 func basePath(id ID) string { return fmt.Sprintf("%02x/%d", fanOut(id), id) }
 

@@ -4,21 +4,26 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Problem is something that Check found wrong. Path is relative to the store.
 type Problem struct {
 	Path string
 	What string
+	ID   ID     // the content that has lost bytes; 0: none
+	Page *Place // which page of it; nil: its base file
 }
 
-// Check verifies every undo log: headers, checksums of the pages that the index knows, and that the durable part is all
-// readable. It calls report for what is wrong and returns how many pages it verified. The error is one of the check itself.
+// Check verifies every undo log: the checksums of the pages that the index knows, and the headers. It calls report for what is
+// wrong and returns how many pages it verified. The error is one of the check itself.
 func (p *Pool) Check(report func(Problem)) (pages int64, err error) {
+	if pages, err = p.checkPages(report); err != nil {
+		return pages, err
+	}
 	for _, l := range p.logsIn(0, ^Epoch(0)) {
-		n, err := p.checkLog(l, report)
-		pages += n
-		if err != nil {
+		if err := p.checkHeaders(l, report); err != nil {
 			return pages, err
 		}
 	}
@@ -28,51 +33,71 @@ func (p *Pool) Check(report func(Problem)) (pages int64, err error) {
 	}
 	for _, name := range names {
 		if _, ok := logEpoch(name); !ok {
-			report(Problem{"undo/" + name, "not a file of this store"})
+			report(Problem{Path: "undo/" + name, What: "not a file of this store"})
 		}
 	}
 	return pages, nil
 }
 
-func (p *Pool) checkLog(l *undoLog, report func(Problem)) (pages int64, err error) {
-	path := "undo/" + logName(l.epoch)
-	places, _ := l.all()
-	end := int64(PageSize)
+// checkPages reads every page that the index knows.
+func (p *Pool) checkPages(report func(Problem)) (pages int64, err error) {
 	buf := make([]byte, PageSize)
-	for _, pl := range places {
-		indexed, err := p.hasPlace(pl)
+	var bad []Problem
+	err = p.opt.Index.Places(func(pl Place) bool {
+		pages++
+		if err := p.readPlace(pl, buf); err != nil && !errors.Is(err, unix.ESTALE) {
+			what := err.Error()
+			if errors.Is(err, ErrDamaged) && p.log(pl.Log) != nil {
+				what = fmt.Sprintf("page %d of content %d at block %d: bad checksum", pl.Page, pl.ID, pl.Block)
+			}
+			bad = append(bad, Problem{Path: "undo/" + logName(pl.Log), What: what, ID: pl.ID, Page: &pl})
+		}
+		return true
+	})
+	if err != nil {
+		return pages, err
+	}
+	for _, problem := range bad {
+		there, err := p.hasPlace(*problem.Page) // else it was given back meanwhile
 		if err != nil {
 			return pages, err
 		}
-		if !indexed {
-			continue // given back
-		}
-		pages++
-		if err := l.readPage(pl, buf); errors.Is(err, ErrDamaged) {
-			report(Problem{path, fmt.Sprintf("page %d of content %d at block %d: bad checksum", pl.Page, pl.ID, pl.Block)})
-		} else if err != nil {
-			report(Problem{path, err.Error()})
+		if there {
+			report(problem)
 		}
 	}
+	return pages, nil
+}
+
+func (p *Pool) checkHeaders(l *undoLog, report func(Problem)) error {
 	l.life.RLock()
 	defer l.life.RUnlock()
 	if l.closed {
-		return pages, nil
+		return nil
 	}
-	synced := l.synced.Load()
-	err = l.scan(PageSize, func(h *batchHeader) error {
+	end, synced := int64(PageSize), l.synced.Load()
+	err := l.scan(PageSize, func(h *batchHeader) error {
 		if end = h.offset + h.size(); end >= synced {
 			return errTorn
 		}
 		return nil
 	})
 	if end < synced {
-		report(Problem{path, "bad batch header at offset " + strconv.FormatInt(end, 10)})
+		report(Problem{Path: "undo/" + logName(l.epoch), What: "bad batch header at offset " + strconv.FormatInt(end, 10)})
 	}
 	if errors.Is(err, errTorn) {
 		err = nil
 	}
-	return pages, err
+	return err
+}
+
+// Reads reports whether snapshot s reads page pl of its content from there: no log from s on has it earlier.
+func (p *Pool) Reads(s Epoch, pl Place) (bool, error) {
+	if s > pl.Log {
+		return false, nil
+	}
+	log, err := p.firstPlace(pl, s)
+	return log == pl.Log, err
 }
 
 // hasPlace reports whether the index knows pl.
@@ -87,7 +112,7 @@ func (p *Pool) hasPlace(pl Place) (known bool, err error) {
 // CheckBase calls report if the base file of id is missing.
 func (p *Pool) CheckBase(id ID, report func(Problem)) {
 	if err := p.base.use(id, func(int) error { return nil }); err != nil {
-		report(Problem{"base/" + basePath(id), err.Error()})
+		report(Problem{Path: "base/" + basePath(id), What: err.Error(), ID: id})
 	}
 }
 

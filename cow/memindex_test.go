@@ -39,6 +39,23 @@ func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
 	return nil
 }
 
+func (m *memIndex) Places(visit func(Place) bool) error {
+	m.mu.Lock()
+	var all []Place
+	for _, pages := range m.places {
+		for _, list := range pages {
+			all = append(all, list...)
+		}
+	}
+	m.mu.Unlock()
+	for _, pl := range all {
+		if !visit(pl) {
+			break
+		}
+	}
+	return nil
+}
+
 func (m *memIndex) Find(id ID, first, last uint64, from Epoch, visit func(Place) bool) error {
 	if m.onFind != nil {
 		m.onFind()

@@ -111,6 +111,9 @@ func (p *Pool) openParts() (err error) {
 			}
 			continue
 		}
+		if errors.Is(err, errTorn) {
+			err = fmt.Errorf("%w: it has no header: %w", err, ErrDamaged)
+		}
 		if err != nil {
 			return err
 		}

@@ -38,6 +38,8 @@ type Index interface {
 	// Find calls visit for the places of content id with first <= Page <= last and Log >= from; among places of the
 	// same page, the lower Log comes first. It stops early when visit returns false.
 	Find(id ID, first, last uint64, from Epoch, visit func(Place) bool) error
+	// Places calls visit for every place, in no order, until it returns false.
+	Places(visit func(Place) bool) error
 	// Indexed returns the offset in bytes up to which log is indexed, 0 if it is unknown.
 	Indexed(log Epoch) (int64, error)
 	// Remove forgets places (of any logs).

@@ -51,6 +51,11 @@ func (l *undoLog) recover() error {
 		places := h.places(l.epoch)
 		for _, pl := range places {
 			if err := l.readPage(pl, page); errors.Is(err, ErrDamaged) {
+				if err := l.tornOrDamaged(verified); errors.Is(err, ErrDamaged) {
+					break // it is indexed all the same: who reads the page gets EIO, not what came after
+				} else if err != nil {
+					return err
+				}
 				return errTorn
 			} else if err != nil {
 				return err

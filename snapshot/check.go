@@ -11,13 +11,18 @@ import (
 
 // Problem is something that a check found wrong. Path is relative to the store, or a path of the tree where it is known.
 type Problem struct {
-	Path string `json:"path"`
-	What string `json:"what"`
+	Path  string   `json:"path"`
+	What  string   `json:"what"`
+	Files []string `json:"files,omitempty"` // what has lost bytes by it, as paths below the mount point; the first mostFiles
 }
+
+// mostFiles bounds Problem.Files.
+const mostFiles = 20
 
 // Report is the outcome of a check.
 type Report struct {
 	Problems  []Problem `json:"problems"`
+	Repaired  []Problem `json:"repaired,omitempty"` // what was wrong, and was mended
 	Snapshots int64     `json:"snapshots"`
 	Files     int64     `json:"files"`  // inodes of all views
 	Pages     int64     `json:"pages"`  // saved pages whose checksums were verified
@@ -29,7 +34,7 @@ type Report struct {
 func Check(dir string) (Report, error) {
 	s, err := Open(dir, Options{})
 	if errors.Is(err, ErrDamaged) {
-		return Report{Problems: []Problem{{filepath.Base(dir), err.Error()}}}, nil
+		return Report{Problems: unopened(dir, err)}, nil
 	}
 	if err != nil {
 		return Report{}, err
@@ -39,7 +44,7 @@ func Check(dir string) (Report, error) {
 }
 
 // Check verifies the structures of an open store: every inode has its base file, every directory entry its inode, link counts agree, every
-// saved page its checksum. What changes meanwhile is not held against it.
+// saved page its checksum. What changes meanwhile is not held against it. Damage is no error: it is in the report.
 func (s *Store) Check() (Report, error) {
 	if err := s.enter(); err != nil {
 		return Report{}, err
@@ -48,96 +53,177 @@ func (s *Store) Check() (Report, error) {
 	turn := s.turns.ticket() // no snapshot comes to be or goes meanwhile
 	turn.wait()
 	defer turn.done()
-	r := Report{Problems: []Problem{}}
-	report := func(p cow.Problem) { r.Problems = append(r.Problems, Problem{p.Path, p.What}) }
-	var err error
-	if r.Pages, err = s.pool.Check(report); err != nil {
-		return r, err
-	}
-	used, err := s.checkInodes(&r, report)
-	if err != nil {
-		return r, err
-	}
-	entries := s.snaps.entries()
-	r.Snapshots = int64(len(entries))
-	for _, e := range entries {
-		if err := s.checkTree(frozenTree(s.db, e.rec.Epoch), e.rec.Name, &r); err != nil {
-			return r, err
-		}
-	}
-	bound := s.db.ContentBound()
-	err = s.pool.BaseIDs(func(id cow.ID) {
-		if !used[id] {
-			r.Unused++
-		}
-		if id >= bound {
-			report(cow.Problem{Path: fmt.Sprintf("base/../%d", id), What: "a base file with a number that was never given out"})
-		}
-	})
-	return r, err
+	c := newChecker(s)
+	err := c.run()
+	return c.r, err
 }
 
-// checkInodes verifies that every version of an inode has its base file, and returns the contents in use.
-func (s *Store) checkInodes(r *Report, report func(cow.Problem)) (used map[cow.ID]bool, err error) {
-	used = map[cow.ID]bool{}
-	var previous meta.Ino
-	err = s.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
-		if ino != previous {
-			r.Files++
-			previous = ino
+// checker is one check of a store.
+type checker struct {
+	s       *Store
+	r       Report
+	partial bool              // metadata could not be read: what was not seen may be there
+	used    map[cow.ID]bool   // contents that an inode has, in whatever epoch
+	unused  []cow.ID          // base files that none has
+	strange []cow.ID          // those with numbers that were not given out
+	lost    map[cow.ID][]loss // what contents have lost
+	highest meta.Ino          // of all inodes
+}
+
+// loss is a part of a content that cannot be read.
+type loss struct {
+	problem int        // index into Report.Problems
+	page    *cow.Place // nil: the base file
+}
+
+func newChecker(s *Store) *checker {
+	return &checker{s: s, r: Report{Problems: []Problem{}}, used: map[cow.ID]bool{}, lost: map[cow.ID][]loss{}}
+}
+
+func (c *checker) run() error {
+	steps := []func() error{c.checkPages, c.checkInodes, c.checkTrees, c.checkBase}
+	for _, step := range steps {
+		err := step()
+		if errors.Is(err, meta.ErrDamaged) {
+			c.partial = true
+			c.problem("meta", err.Error())
+			continue
 		}
-		if rec != nil && rec.Content != 0 && !used[rec.Content] {
-			used[rec.Content] = true
-			if !s.live.mayBeLost(rec) {
-				s.pool.CheckBase(rec.Content, report)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) problem(path, what string) {
+	c.r.Problems = append(c.r.Problems, Problem{Path: path, What: what})
+}
+
+// report takes a problem of the bytes.
+func (c *checker) report(p cow.Problem) {
+	if p.ID != 0 {
+		c.lost[p.ID] = append(c.lost[p.ID], loss{len(c.r.Problems), p.Page})
+	}
+	c.problem(p.Path, p.What)
+}
+
+func (c *checker) checkPages() (err error) {
+	c.r.Pages, err = c.s.pool.Check(c.report)
+	return err
+}
+
+// checkInodes verifies that every version of an inode has its base file.
+func (c *checker) checkInodes() error {
+	var previous meta.Ino
+	return c.s.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
+		if ino != previous {
+			c.r.Files++
+			previous = ino
+			c.highest = max(c.highest, ino)
+		}
+		if rec != nil && rec.Content != 0 && !c.used[rec.Content] {
+			c.used[rec.Content] = true
+			if !c.s.live.mayBeLost(rec) {
+				c.s.pool.CheckBase(rec.Content, c.report)
 			}
 		}
 		return true
 	})
-	return used, err
 }
 
-// checkTree walks a frozen tree: every entry leads to an inode, and every inode has as many names as it says.
-func (s *Store) checkTree(t tree, name string, r *Report) error {
-	problem := func(path, what string) {
-		r.Problems = append(r.Problems, Problem{filepath.Join(".snapshots", name, path), what})
+// checkBase looks for base files that nobody has.
+func (c *checker) checkBase() error {
+	bound := c.s.db.ContentBound()
+	err := c.s.pool.BaseIDs(func(id cow.ID) {
+		if id >= bound {
+			c.strange = append(c.strange, id)
+		} else if !c.used[id] {
+			c.unused = append(c.unused, id)
+		}
+	})
+	for _, id := range c.strange {
+		c.problem(cow.BasePath(id), "a base file with a number that was never given out: the metadata that knew of it is lost")
 	}
+	c.r.Unused = int64(len(c.unused) + len(c.strange))
+	return err
+}
+
+// checkTrees walks the frozen trees, and where bytes are lost the live one, to tell whose they are.
+func (c *checker) checkTrees() error {
+	entries := c.s.snaps.entries()
+	c.r.Snapshots = int64(len(entries))
+	for _, e := range entries {
+		c.checkTree(frozenTree(c.s.db, e.rec.Epoch), filepath.Join("/.snapshots", e.rec.Name), true)
+	}
+	if len(c.lost) > 0 {
+		c.checkTree(frozenTree(c.s.db, meta.Latest), "/", false)
+	}
+	return nil
+}
+
+// checkTree walks a tree below top: every entry leads to an inode, and every inode has as many names as it says, if counted is set.
+func (c *checker) checkTree(t tree, top string, counted bool) {
 	names := map[Ino]uint32{}
 	type dir struct {
 		ino  Ino
 		path string
 	}
-	for queue := []dir{{Root, "/"}}; len(queue) > 0; {
+	for queue := []dir{{Root, top}}; len(queue) > 0; {
 		d := queue[0]
 		queue = queue[1:]
 		subdirs := uint32(0)
 		err := t.ReadDir(d.ino, 0, func(ent Dirent) bool {
 			path := filepath.Join(d.path, ent.Name)
-			attr, err := t.Stat(ent.Ino)
+			rec, err := t.inode(ent.Ino)
 			if err != nil {
-				problem(path, err.Error())
+				c.problem(path[1:], err.Error())
 				return true
 			}
-			if isDir(attr.Mode) {
+			if isDir(rec.Mode) {
 				subdirs++
 				queue = append(queue, dir{ent.Ino, path})
 			} else {
 				names[ent.Ino]++
+				c.nameLosses(t.at, rec.Content, path[1:])
 			}
 			return true
 		})
 		if err != nil {
-			problem(d.path, err.Error())
+			c.problem(d.path[1:], err.Error())
 			continue
 		}
-		if attr, err := t.Stat(d.ino); err == nil && attr.Nlink != subdirs+2 {
-			problem(d.path, fmt.Sprintf("says %d links, has %d", attr.Nlink, subdirs+2))
+		if rec, err := t.inode(d.ino); counted && err == nil && rec.Nlink != subdirs+2 {
+			c.problem(d.path[1:], fmt.Sprintf("says %d links, has %d", rec.Nlink, subdirs+2))
 		}
 	}
 	for ino, n := range names {
-		if attr, err := t.Stat(ino); err == nil && attr.Nlink != n {
-			problem(fmt.Sprintf("inode %d", ino), fmt.Sprintf("says %d links, has %d names", attr.Nlink, n))
+		if rec, err := t.inode(ino); counted && err == nil && rec.Nlink != n {
+			c.problem(fmt.Sprintf("%s, inode %d", top[1:], ino), fmt.Sprintf("says %d links, has %d names", rec.Nlink, n))
 		}
 	}
-	return nil
+}
+
+// nameLosses notes the path of a content that has lost bytes, if a view of epoch at reads them.
+func (c *checker) nameLosses(at cow.Epoch, id cow.ID, path string) {
+	for _, l := range c.lost[id] {
+		if l.page != nil {
+			if reads, err := c.s.pool.Reads(at, *l.page); err != nil || !reads {
+				continue
+			}
+		}
+		if p := &c.r.Problems[l.problem]; len(p.Files) < mostFiles {
+			p.Files = append(p.Files, path)
+		}
+	}
+}
+
+// unopened tells of a store that cannot be opened, and what of it is still there.
+func unopened(dir string, err error) []Problem {
+	problems := []Problem{{Path: filepath.Base(dir), What: err.Error()}}
+	if errors.Is(err, meta.ErrDamaged) {
+		problems = append(problems, Problem{Path: "meta", What: "the names and the list of snapshots are lost with it; the files below base/ are whole: " +
+			"each has the newest contents of one file, without its name"})
+	}
+	return problems
 }

@@ -128,6 +128,9 @@ func examine(dir string, create bool) (fresh bool, err error) {
 	if !errors.Is(err, errNoStore) {
 		return false, fmt.Errorf("open store %s: %w", dir, err)
 	}
+	if wasStore(dir) {
+		return false, fmt.Errorf("open store %s: %s: %w: %w", dir, formatFile, err, ErrDamaged)
+	}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return false, err
@@ -163,7 +166,10 @@ func (s *Store) openParts(opt Options) (err error) {
 	if err := vetDir(metaDir); err != nil {
 		return err
 	}
-	s.db, err = meta.Open(metaDir, meta.Options{Report: s.report, Release: s.ballast.release, Admit: s.ballast.admit})
+	s.db, err = meta.Open(metaDir, meta.Options{
+		Exists: wasUsed(s.dir),
+		Report: s.report, Release: s.ballast.release, Admit: s.ballast.admit,
+	})
 	if err != nil {
 		return err
 	}
@@ -258,7 +264,7 @@ func (s *Store) abandon(fresh bool) {
 		s.ballast.close()
 	}
 	if fresh {
-		for _, name := range []string{"meta", "base", "undo", ballastFile, formatFile, lockFile} {
+		for _, name := range []string{"undo", "base", "meta", ballastFile, formatFile, lockFile} {
 			_ = os.RemoveAll(filepath.Join(s.dir, name))
 		}
 	}

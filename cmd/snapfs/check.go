@@ -20,14 +20,26 @@ func newCheck() *cobra.Command {
 		Short: "Verify every structure and checksum of a store",
 		Long: `Verify every structure and checksum of a store. If it is mounted its daemon does it; if not, the
 store is first brought to order after a crash, as mount does. Ends with exit code 7 if there are
-problems.`,
+problems. Files that have lost bytes are named; reading those bytes is an I/O error, the rest is
+as it was.
+
+With --repair, which needs the store unmounted, what can be proven is mended: a damaged format file
+or header of an undo log is written anew, what interrupted steps left behind and base files that no
+view has are removed, base files that the metadata does not know are moved to STORE/lost. Bytes
+that are lost stay lost. Says what it did, and ends with exit code 0 if nothing is wrong any more.`,
 		Example: `  snapfs check /srv/store
+  snapfs check --repair /srv/store
   snapfs check --json /srv/store`,
 		Args: takes(1, 1),
 	}
 	asJSON := addJSON(cmd)
+	repair := cmd.Flags().Bool("repair", false, "mend what can be proven")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		report, err := checkStoreOf(cmd.Context(), args[0])
+		check := checkStoreOf
+		if *repair {
+			check = repairStore
+		}
+		report, err := check(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
@@ -77,6 +89,26 @@ func checkStoreOf(ctx context.Context, dir string) (snapshot.Report, error) {
 	}
 }
 
+// repairStore repairs the store in dir, which must not be mounted.
+func repairStore(ctx context.Context, dir string) (snapshot.Report, error) {
+	store, err := realPath(dir)
+	if err != nil {
+		return snapshot.Report{}, err
+	}
+	if _, err := os.Stat(store); errors.Is(err, os.ErrNotExist) {
+		return snapshot.Report{}, control.Errorf(control.Unknown, "there is no store %s", store)
+	}
+	for start := time.Now(); ; time.Sleep(lockInterval) {
+		report, err := snapshot.Repair(store)
+		if !isLocked(err) {
+			return report, err
+		}
+		if answers(ctx, store) || time.Since(start) > endingLimit {
+			return report, control.Errorf(control.Refused, "the store %s is in use: unmount it first", store)
+		}
+	}
+}
+
 // checkMounted has the daemon of a mounted store check it.
 func checkMounted(ctx context.Context, store string) (snapshot.Report, error) {
 	client, err := control.Dial(ctx, store)
@@ -88,9 +120,13 @@ func checkMounted(ctx context.Context, store string) (snapshot.Report, error) {
 }
 
 func writeReport(w io.Writer, report snapshot.Report) error {
+	for _, p := range report.Repaired {
+		fmt.Fprintf(w, "repaired %s: %s\n", printable(p.Path), printable(p.What))
+	}
 	for _, p := range report.Problems {
-		if _, err := fmt.Fprintf(w, "%s: %s\n", printable(p.Path), printable(p.What)); err != nil {
-			return err
+		fmt.Fprintf(w, "%s: %s\n", printable(p.Path), printable(p.What))
+		for _, file := range p.Files {
+			fmt.Fprintf(w, "    has lost bytes: %s\n", printable(file))
 		}
 	}
 	_, err := fmt.Fprintf(w, "checked %d snapshots, %d files, %d saved pages: %s\n",

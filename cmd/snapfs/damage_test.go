@@ -105,3 +105,45 @@ func theOnly(t *testing.T, pattern string) string {
 	}
 	return names[0]
 }
+
+// TestRepair mends what can be mended, says so, and ends with 7 where something is left.
+func TestRepair(t *testing.T) {
+	p := damagedStore(t)
+	log := theOnly(t, filepath.Join(p.store, "undo", "*"))
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, log, "nonsense"+string(text[8:]))
+	write(t, filepath.Join(p.store, "format"), "")
+	if r := snapfs(t, "check", p.store); r.code != control.Damaged {
+		t.Errorf("check: code %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+	out := snapfs(t, "check", "--repair", p.store).ok()
+	for _, want := range []string{"repaired format: ", "repaired undo/1: ", ": no problems\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("check --repair says %q, not %q", out, want)
+		}
+	}
+	snapfs(t, "check", p.store).ok()
+	if again := snapfs(t, "check", "--repair", "--json", p.store).ok(); strings.Contains(again, "repaired") {
+		t.Errorf("the second repair says %q", again)
+	}
+	p.mount(t)
+	if got, err := os.ReadFile(p.in(".snapshots/before/file")); err != nil || string(got) != strings.Repeat("old.", 4096) {
+		t.Errorf("the snapshot has %d bytes, not what it had; %v", len(got), err)
+	}
+	snapfs(t, "check", "--repair", p.store).fails(control.Refused, "unmount")
+	snapfs(t, "umount", p.point).ok()
+	write(t, log, "")
+	damagedOnPurpose[p.store] = true
+	r := snapfs(t, "check", "--repair", "--json", p.store)
+	reports := lines[snapshot.Report](t, r.stdout)
+	if r.code != control.Damaged || len(reports) != 1 || len(reports[0].Repaired) != 1 || len(reports[0].Problems) == 0 {
+		t.Fatalf("repair of an empty log: code %d, %q", r.code, r.stdout)
+	}
+	if files := reports[0].Problems[0].Files; len(files) != 1 || files[0] != ".snapshots/before/file" {
+		t.Errorf("the report names %q", files)
+	}
+	snapfs(t, "check", "--repair", p.in("nothing")).fails(control.Unknown, "nothing")
+}

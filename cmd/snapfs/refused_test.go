@@ -68,8 +68,8 @@ func TestRefusedFormats(t *testing.T) {
 		code control.Code
 		say  string
 	}{
-		{"", control.Failed, "not a snapfs store"},
-		{"garbage\n", control.Failed, "not a snapfs store"},
+		{"", control.Damaged, "not a snapfs store"},
+		{"garbage\n", control.Damaged, "not a snapfs store"},
 		{string(good[:len(good)/2]), control.Damaged, "format"},
 		{newerFormat(t, string(good)), control.Failed, "newer"},
 	} {

@@ -92,6 +92,36 @@ func (d *DB) ContentBound() cow.ID {
 	return cow.ID(d.contents.next)
 }
 
+// AtLeast sees to it that no number below the given ones is handed out from now on, and reports whether that changed anything.
+func (d *DB) AtLeast(ino Ino, content cow.ID) (changed bool, err error) {
+	for _, c := range []struct {
+		counter *counter
+		n       uint64
+	}{{&d.inos, uint64(ino)}, {&d.contents, uint64(content)}} {
+		raised, err := d.skipTo(c.counter, c.n)
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || raised
+	}
+	return changed, nil
+}
+
+func (d *DB) skipTo(c *counter, n uint64) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n <= c.next {
+		return false, nil
+	}
+	if n > c.bound {
+		if err := d.raise(c, n); err != nil {
+			return false, err
+		}
+	}
+	c.next = n
+	return true, nil
+}
+
 // Epoch returns the recorded current epoch, 0 in a new store.
 func (d *DB) Epoch() (cow.Epoch, error) {
 	v, ok, err := d.mark(markEpoch)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -18,6 +19,7 @@ import (
 // Options of a DB.
 type Options struct {
 	FS     vfs.FS      // default: the operating system's; fault tests pass their own
+	Exists bool        // it is damage if there is no store in the directory
 	Report func(error) // told about failures in the background; may be nil
 
 	// What the store keeps back on the disk; both may be nil. Release frees n bytes of it (or more) for a write that met a full
@@ -74,12 +76,12 @@ func Open(dir string, opt Options) (*DB, error) {
 		opt.FS = vfs.Default
 	}
 	d.guard = newGuard(opt.FS, opt.Release, d.fail)
-	if err := d.openPebble(dir); err != nil {
+	if err := d.openPebble(dir, opt.Exists); err != nil {
 		d.cache.Unref()
 		return nil, fmt.Errorf("meta: open %s: %w", dir, err)
 	}
 	d.guard.open.Store(true)
-	if err := d.load(); err != nil {
+	if err := d.load(opt.Exists); err != nil {
 		return nil, errors.Join(fmt.Errorf("meta: open %s: %w", dir, err), d.closePebble())
 	}
 	return d, nil
@@ -89,7 +91,7 @@ func Open(dir string, opt Options) (*DB, error) {
 // committed since. f must not use the DB. Commits do not wait for it, unless they are synced or begin a new log.
 func (d *DB) BeforeLog(f func()) { d.guard.before.Store(&f) }
 
-func (d *DB) openPebble(dir string) (err error) {
+func (d *DB) openPebble(dir string, exists bool) (err error) {
 	defer d.catch(&err)
 	d.db, err = pebble.Open(dir, &pebble.Options{
 		FS:                          d.guard,
@@ -100,27 +102,37 @@ func (d *DB) openPebble(dir string) (err error) {
 		MaxOpenFiles:                openFiles,
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      quiet{d},
+		ErrorIfNotExists:            exists,
 		EventListener: &pebble.EventListener{
 			BackgroundError: d.failedInBackground,
 			FlushEnd:        func(i pebble.FlushInfo) { d.flushed(i.Err) },
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
-				d.report(fmt.Errorf("meta: %w: %v", ErrDamaged, i))
+				d.report(fmt.Errorf("meta: %w: %s: %s", ErrDamaged, i.Path, i.Details.Error())) // with %v it has a stack in it
 			},
 		},
 	})
-	if err != nil && pebble.IsCorruptionError(err) {
+	if err != nil && (!isOfSystem(err) || exists && errors.Is(err, syscall.ENOENT)) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
 }
 
+// isOfSystem reports whether an error came from a system call. Else Pebble did not understand what it read.
+func isOfSystem(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno)
+}
+
 // load checks the format, or writes it into an empty store, and reads what is kept in memory.
-func (d *DB) load() error {
+func (d *DB) load(exists bool) error {
 	v, ok, err := d.mark(markFormat)
 	if err != nil {
 		return err
 	}
 	if !ok {
+		if exists {
+			return fmt.Errorf("meta: it is empty: %w", ErrDamaged)
+		}
 		if err := d.format(); err != nil {
 			return err
 		}
@@ -295,8 +307,33 @@ func (d *DB) Close() error {
 	if d.halted.Load() {
 		return err // Pebble waits for what has ended; its files go with the process
 	}
+	if err == nil {
+		d.writeTables()
+	}
 	return errors.Join(err, d.closePebble())
 }
+
+// writeTables has Pebble write what is in its log only into tables: they and their list have checksums and lengths, while of a log
+// that ends early nobody knows that it was longer. It may fail: then the log stays.
+func (d *DB) writeTables() {
+	err := d.final("write tables", func() error {
+		flushed, err := d.db.AsyncFlush()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-flushed:
+		case <-time.After(flushLimit):
+		}
+		return nil
+	})
+	if err != nil {
+		d.report(err)
+	}
+}
+
+// flushLimit bounds the wait of Close for tables.
+const flushLimit = 5 * time.Second
 
 func (d *DB) closePebble() (err error) {
 	defer d.catch(&err)
@@ -341,19 +378,18 @@ func (d *DB) catch(err *error) {
 	}
 }
 
-// failedInBackground notes that a flush or a compaction failed. Pebble tries again.
+// failedInBackground reports that a flush or a compaction failed. Pebble tries again. Damage is no reason to stop either: what is whole
+// can be read and written on.
 func (d *DB) failedInBackground(err error) {
 	if pebble.IsCorruptionError(err) {
-		d.fail("in the background", fmt.Errorf("%w: %w", ErrDamaged, err))
-		return
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	d.report(fmt.Errorf("meta: in the background: %w", err))
 }
 
 // flushed notes the end of the writing of a memtable. An error without an errno says that there was nothing to write.
 func (d *DB) flushed(err error) {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
+	if !isOfSystem(err) {
 		d.background.Store(nil)
 		return
 	}

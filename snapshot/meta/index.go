@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/snapfs/snapfs/cow"
@@ -146,6 +147,21 @@ func visitPlaces(c chunkKey, v []byte, firstPage, lastPage uint64, visit func(co
 		}
 	}
 	return true, nil
+}
+
+// Places implements cow.Index.
+func (d *DB) Places(visit func(cow.Place) bool) error {
+	var failed error
+	err := d.scan([]byte{kindUndo}, []byte{kindUndo + 1}, func(k, v []byte) bool {
+		c, err := parseUndoKey(k)
+		more := false
+		if err == nil {
+			more, err = visitPlaces(c, v, 0, math.MaxUint64, visit)
+		}
+		failed = err
+		return more
+	})
+	return cmp.Or(failed, err)
 }
 
 // Indexed implements cow.Index.
