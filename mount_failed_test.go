@@ -74,6 +74,11 @@ func TestStopWritesOnError(t *testing.T) {
 	m.snapshot("before")
 	cure := m.failSnapshot("fails")
 	m.wantMode("ro-after-error")
+	status, err := m.mount.Status()
+	need(t, err)
+	if !strings.Contains(status.ModeReason, "fails") {
+		t.Errorf("the status says %q, and not which snapshot failed", status.ModeReason)
+	}
 	for what, change := range map[string]func() error{
 		"create":    func() error { return os.WriteFile(m.live("new"), nil, 0o600) },
 		"open":      func() error { return appendTo(m.live("f"), "more") },

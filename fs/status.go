@@ -18,6 +18,7 @@ type Status struct {
 	Version       string    `json:"version"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
 	Mode          string    `json:"mode"`                        // rw | ro | ro-after-error
+	ModeReason    string    `json:"mode_reason,omitempty"`       // which error, for ro-after-error
 	InProcess     string    `json:"in_process_reason,omitempty"` // why snapshots are written without a child, if they are
 	Snapshots     int       `json:"snapshots"`
 	Epoch         cow.Epoch `json:"epoch"`
@@ -93,7 +94,7 @@ func (m *Mount) Status() (Status, error) {
 // storeStatus fills in what the store counts.
 func (m *Mount) storeStatus(s *Status) {
 	st := m.store.Stats()
-	s.Mode, s.InProcess, s.Epoch = st.Mode, st.InProcessReason, st.Epoch
+	s.Mode, s.ModeReason, s.InProcess, s.Epoch = st.Mode, st.ModeReason, st.InProcessReason, st.Epoch
 	s.LiveFiles, s.LiveBytes, s.StoreBytes, s.UndoBytes = st.LiveFiles, st.LiveBytes, st.StoreBytes, st.UndoBytes
 	s.DirtyBytes, s.DirtyLimitBytes = st.DirtyBytes, st.DirtyLimitBytes
 	s.TotalForks, s.TotalSnapshots, s.FailedSnapshots = st.TotalForks, st.TotalSnapshots, st.FailedSnapshots

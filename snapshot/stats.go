@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type Stats struct {
 	TotalForks, TotalSnapshots, FailedSnapshots int64
 	Changes                                     int64  // batches of changes of names and sizes since the last snapshot
 	Mode                                        string // rw, or ro-after-error
+	ModeReason                                  string // which error; empty for rw
 	InProcessReason                             string // why the last snapshot ran without a child; empty if it had one
 }
 
@@ -116,8 +118,8 @@ func (s *Store) Stats() Stats {
 	files, bytes := s.live.totals()
 	out := Stats{LiveFiles: files, LiveBytes: bytes, StoreBytes: s.usage.bytes(s.dir), UndoBytes: pool.UndoBytes,
 		DirtyBytes: pool.PrivateBytes, DirtyLimitBytes: pool.LimitBytes, Epoch: pool.Epoch, TotalForks: pool.Forks, Mode: "rw"}
-	if s.pool.Failed() != nil || s.db.Err() != nil || s.Stopped() != nil {
-		out.Mode = "ro-after-error"
+	if err := cmp.Or(s.db.Err(), s.pool.Failed(), s.Stopped()); err != nil {
+		out.Mode, out.ModeReason = "ro-after-error", err.Error()
 	}
 	st := &s.stats
 	st.mu.Lock()

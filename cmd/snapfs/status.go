@@ -46,6 +46,9 @@ func writeStatus(w io.Writer, s fs.Status) error {
 		fmt.Fprintf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("mount point", "%s (%s)", printable(s.MountPoint), s.Mode)
+	if s.ModeReason != "" {
+		row("no changes", "%s", printable(s.ModeReason))
+	}
 	row("store", "%s", printable(s.Store))
 	row("version", "%s, up %v", s.Version, seconds(s.UptimeSeconds))
 	row("live tree", "%d files and directories, %s", s.LiveFiles, bytesText(s.LiveBytes))
