@@ -131,6 +131,32 @@ func TestLastBytes(t *testing.T) {
 	fr.Close()
 }
 
+// TestLogOfARemovedOnesNumber makes an undo log whose number the index remembers: the power went between the removal of the file and
+// that of its mark.
+func TestLogOfARemovedOnesNumber(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 2*PageSize)))
+	s, err := w.freeze()
+	must(t, err)
+	must(t, w.commit(s))
+	must(t, w.index.Add(s.epoch, 100*PageSize, nil))
+	log, err := w.pool.logFor(s.epoch, w.pool.Current())
+	must(t, err)
+	if n, err := w.index.Indexed(s.epoch); n != 0 || err != nil {
+		t.Fatalf("the new log is indexed up to %d, %v", n, err)
+	}
+	// Its first batch is durable; the power goes before the index has it.
+	_, err = log.append([]entry{{id: id, page: 1, crc: checksum(log.salt, w.live[id][PageSize:])}}, w.live[id][PageSize:])
+	must(t, err)
+	w.crash(nil)
+	if saved, err := w.pool.savedPages(id, 0, 1, s.epoch); err != nil || !saved.contains(1) {
+		t.Errorf("recovery has not found the page: %v", err)
+	}
+	w.verify()
+	w.check()
+}
+
 // FuzzPages: no rounding leaves off_t.
 func FuzzPages(f *testing.F) {
 	for _, off := range []int64{0, 1, PageSize - 1, PageSize, MaxSize - PageSize, MaxSize - 1} {

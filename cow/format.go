@@ -80,6 +80,9 @@ func decodeLogHeader(b []byte) (logHeader, error) {
 	if v := le.Uint32(b[8:]); v > logVersion {
 		return logHeader{}, fmt.Errorf("undo log format %d: %w", v, ErrVersion)
 	}
+	if le.Uint32(b[8:]) == 0 {
+		return logHeader{}, fmt.Errorf("undo log format 0: %w", ErrDamaged)
+	}
 	h := logHeader{epoch: Epoch(le.Uint64(b[16:])), salt: le.Uint64(b[24:])}
 	sum := le.Uint32(b[32:])
 	c := append([]byte(nil), b[:PageSize]...)

@@ -207,3 +207,18 @@ func recoverLog(dir, path string) ([]byte, error) {
 	}
 	return os.ReadFile(path)
 }
+
+// TestLogVersions: there are no versions below 1, and those above ours are not read.
+func TestLogVersions(t *testing.T) {
+	for version, want := range map[uint32]error{0: ErrDamaged, logVersion: nil, logVersion + 1: ErrVersion} {
+		h := logHeader{epoch: 3, salt: 7}
+		b := h.encode()
+		le := binary.LittleEndian
+		le.PutUint32(b[8:], version)
+		le.PutUint32(b[32:], 0)
+		le.PutUint32(b[32:], checksum(h.salt, b))
+		if _, err := decodeLogHeader(b); !errors.Is(err, want) {
+			t.Errorf("version %d: %v, want %v", version, err, want)
+		}
+	}
+}

@@ -190,6 +190,9 @@ func (p *Pool) logFor(newest, epoch Epoch) (*undoLog, error) {
 }
 
 func (p *Pool) makeLog(e Epoch) (*undoLog, error) {
+	if err := p.forgetLog(e); err != nil {
+		return nil, err
+	}
 	var salt [8]byte
 	_, _ = rand.Read(salt[:]) // never fails
 	l, err := createLog(p.undoDir, e, binary.LittleEndian.Uint64(salt[:]), p.opt.Hook, p.opt.Index)
@@ -200,6 +203,19 @@ func (p *Pool) makeLog(e Epoch) (*undoLog, error) {
 	p.logs[e] = l
 	p.mu.Unlock()
 	return l, nil
+}
+
+// forgetLog has the index forget a log of number e that was removed just before a crash: how far that was indexed says nothing of the
+// one that is made now, whose first batches would be passed over after the next crash.
+func (p *Pool) forgetLog(e Epoch) error {
+	n, err := p.opt.Index.Indexed(e)
+	if err != nil || n == 0 {
+		return err
+	}
+	if err := p.opt.Index.RemoveLog(e); err != nil {
+		return err
+	}
+	return p.opt.Index.Sync()
 }
 
 // latestLog returns the log with the highest number in [from, below), or nil.

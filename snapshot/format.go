@@ -62,6 +62,9 @@ func decodeFormat(b []byte) (f storeFormat, err error) {
 	if err != nil {
 		return f, fmt.Errorf("%s: no version: %w", formatFile, ErrDamaged)
 	}
+	if version < 1 {
+		return f, fmt.Errorf("%s: version %d: %w", formatFile, version, ErrDamaged)
+	}
 	if version > formatVersion {
 		return f, fmt.Errorf("the store has format %d, this snapfs knows formats up to %d: %w", version, formatVersion, ErrNewer)
 	}

@@ -51,6 +51,7 @@ func TestFormatRefuses(t *testing.T) {
 		{"another file", "hello\n", errNoStore},
 		{"title only", formatTitle + "\n", ErrDamaged},
 		{"newer", strings.Replace(good, "version 1", "version 2", 1), ErrNewer},
+		{"version 0", string(storeFormat{pageSize: 4096, uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8"}.encode()), ErrDamaged},
 		{"changed uuid", strings.Replace(good, "6ba7", "6ba8", 1), ErrDamaged},
 		{"changed page size", strings.Replace(good, "4096", "8192", 1), ErrDamaged},
 		{"no page size", strings.Replace(good, "page_size", "page", 1), ErrDamaged},
