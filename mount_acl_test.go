@@ -25,8 +25,9 @@ const (
 // scribe plays one script in a directory of ext4 and in one of snapfs; what it notes must be the same.
 type scribe struct {
 	testing.TB
-	dir   string
-	notes []string
+	dir    string
+	notes  []string
+	settle func() // waits for what a call leaves to do; nil if there is nothing
 }
 
 // asExt4 runs a script on both and compares the notes. ext4 is made in an image, which takes root and a loop device.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/snapshot"
@@ -55,7 +56,8 @@ func newMount(t testing.TB, options ...func(*mounted)) *mounted {
 	dir := t.TempDir()
 	need(t, os.Chmod(filepath.Dir(dir), 0o755)) // other users pass through it
 	m := &mounted{t: t, storeDir: filepath.Join(dir, "store"), mnt: filepath.Join(dir, "mnt")}
-	m.opt = fs.Options{MountPoint: m.mnt, StorePath: m.storeDir, Version: "test"}
+	// Tests read whole trees to compare them: that must not change them. What reading does to times is for mount_times_test.go.
+	m.opt = fs.Options{MountPoint: m.mnt, StorePath: m.storeDir, Version: "test", Flags: unix.MS_NOATIME}
 	m.storeOpt = snapshot.Options{Create: true, Report: m.report}
 	for _, option := range options {
 		option(m)

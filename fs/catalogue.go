@@ -57,7 +57,7 @@ func (m *Mount) rename(old, new string) error {
 }
 
 func (m *Mount) writable() error {
-	if m.opt.ReadOnly {
+	if m.readOnly() {
 		return fmt.Errorf("mounted read-only: %w", syscall.EROFS)
 	}
 	return nil

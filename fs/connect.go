@@ -69,7 +69,7 @@ func (m *Mount) mountOptions(root bool) *gofuse.MountOptions {
 		AllowOther:               root || m.opt.AllowOther,
 		Options:                  []string{"default_permissions"},
 		DirectMountStrict:        root,
-		DirectMountFlags:         unix.MS_NOSUID | unix.MS_NODEV,
+		DirectMountFlags:         uintptr(m.opt.Flags) | unix.MS_NOSUID | unix.MS_NODEV,
 		MaxWrite:                 maxWrite,
 		MaxBackground:            maxBackground,
 		DisableSplice:            true, // reads come from memory or by pread
@@ -86,9 +86,15 @@ func (m *Mount) mountOptions(root bool) *gofuse.MountOptions {
 	}
 	if m.opt.ReadOnly {
 		o.DirectMountFlags |= unix.MS_RDONLY
-		if !root {
-			o.Options = append(o.Options, "ro")
-		}
+	}
+	if !root {
+		o.Options = append(o.Options, Flags(o.DirectMountFlags).words()...)
+	}
+	if root && m.opt.Dev {
+		o.Options = append(o.Options, "dev") // go-fuse takes the flag away again
+	}
+	if root && m.opt.Suid {
+		o.Options = append(o.Options, "suid")
 	}
 	return o
 }

@@ -123,6 +123,7 @@ func (f *face) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntr
 	if err != nil {
 		return f.faults.status("readdir", in.NodeId, err)
 	}
+	f.readdirAtime(nodeID(in.NodeId))
 	for _, d := range ents {
 		if !out.AddDirEntry(dirEntry(nodeID(in.NodeId), d)) {
 			break
@@ -146,6 +147,7 @@ func (f *face) ReadDirPlus(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.Dir
 	if err != nil {
 		return f.faults.status("readdirplus", in.NodeId, err)
 	}
+	f.readdirAtime(dir)
 	for _, d := range ents {
 		entry := out.AddDirLookupEntry(dirEntry(dir, d))
 		if entry == nil {

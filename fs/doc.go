@@ -22,11 +22,17 @@
 // Linux never caches its list (ACL_DONT_CACHE in fuse_init_inode), and a path that goes through it costs one request of
 // everybody but its owner. Options.NoACL spares that.
 //
+// # Flags of the mount
+//
+// The kernel sees to most of them. Whether reads change the atime (atime.go), and that sync and dirsync make changes of the
+// namespace durable before they return, is for us; what `mount -o remount` says is read from the mount table (flags.go).
+//
 // # Deadlocks to stay clear of
 //
 //   - A notification takes the kernel's lock of the directory that it names. The kernel holds that lock during MKDIR,
 //     RMDIR, RENAME ... in it, so a handler never notifies about its own directory. What arrives by mkdir(2) in
 //     .snapshots needs no notification at all: the kernel knows.
+//   - A notification about the attributes of an inode takes no lock: handlers may make it.
 //   - A notification that drops file data, and the push before a freeze, wait for WRITE requests. They run while no lock
 //     is held that a handler takes.
 //

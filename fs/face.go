@@ -53,7 +53,7 @@ func (f *face) change(n nodeID) error {
 	switch {
 	case n.isFrozen():
 		return fmt.Errorf("a snapshot does not change: %w", syscall.EROFS)
-	case f.m.opt.ReadOnly:
+	case f.m.readOnly():
 		return fmt.Errorf("mounted read-only: %w", syscall.EROFS)
 	case n == snapdirNode:
 		return fmt.Errorf("%s: %w", snapdirName, syscall.EPERM)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -93,11 +94,10 @@ func (f *face) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) g
 // open opens a live file, and empties it if it is opened with O_TRUNC: the kernel leaves that to us, so that both are one
 // request.
 func (f *face) open(node nodeID, in *gofuse.OpenIn, out *gofuse.OpenOut) error {
-	if !writable(in.Flags) {
-		return f.openLive(node, in.Flags, out)
-	}
-	if err := f.change(node); err != nil {
-		return err
+	if writable(in.Flags) {
+		if err := f.change(node); err != nil {
+			return err
+		}
 	}
 	if err := f.openLive(node, in.Flags, out); err != nil {
 		return err
@@ -121,7 +121,11 @@ func (f *face) openLive(node nodeID, flags uint32, out *gofuse.OpenOut) error {
 	if err != nil {
 		return err
 	}
-	out.Fh = f.handles.add(&handle{node: node, content: h, live: h, writes: writable(flags)})
+	entered := &handle{node: node, content: h, live: h, writes: writable(flags), dates: dates(flags)}
+	if entered.dates {
+		entered.opened = timeOf(time.Now())
+	}
+	out.Fh = f.handles.add(entered)
 	out.OpenFlags = gofuse.FOPEN_KEEP_CACHE
 	return nil
 }
@@ -152,6 +156,9 @@ func writable(flags uint32) bool {
 }
 
 func (f *face) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
+	if h := f.handles.get(in.Fh); h != nil {
+		f.closeAtime(h)
+	}
 	f.close("release", f.handles.remove(in.Fh))
 }
 
@@ -177,6 +184,9 @@ func (f *face) Read(_ <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.Re
 	n, err := h.content.ReadAt(buf, int64(in.Offset))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, f.faults.status("read", in.NodeId, err)
+	}
+	if h.dates {
+		f.readAtime(h, timeOf(time.Now()))
 	}
 	return gofuse.ReadResultData(buf[:n]), gofuse.OK
 }
@@ -232,6 +242,7 @@ func (f *face) CopyFileRange(cancel <-chan struct{}, in *gofuse.CopyFileRangeIn)
 	if err != nil {
 		return 0, f.faults.status("copy_file_range", in.NodeIdOut, err)
 	}
+	f.closeAtime(src)
 	n, err := dst.CopyFrom(src.content, int64(in.OffIn), int64(in.OffOut), int64(min(in.Len, maxCopy)), cancel)
 	if err != nil && n == 0 {
 		return 0, f.faults.status("copy_file_range", in.NodeIdOut, err)

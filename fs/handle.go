@@ -14,6 +14,8 @@ type handle struct {
 	content snapshot.Content // what is read; nil for a directory
 	live    *snapshot.Handle // the same as content if it is a live file, else nil
 	writes  bool             // opened for writing: a shared mapping of it may be dirty in the kernel
+	dates   bool             // reading changes the atime; only of a live file
+	opened  snapshot.Time    // only if it dates
 	view    *viewRef         // keeps the frozen view, nil in the live tree
 }
 

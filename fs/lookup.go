@@ -112,5 +112,6 @@ func (f *face) Readlink(_ <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.
 	}
 	defer f.views.put(ref)
 	target, err := view.Readlink(node.ino())
+	f.readlinkAtime(node)
 	return []byte(target), f.faults.status("readlink", in.NodeId, err)
 }

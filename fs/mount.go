@@ -19,10 +19,12 @@ type Options struct {
 	MountPoint string // absolute
 	StorePath  string // absolute; shown as the mount's source in /proc/mounts
 	AllowOther bool   // let other users in; always so for root
-	ReadOnly   bool
-	Visible    bool // list .snapshots in the root (snapdir=visible)
-	Writeback  bool // let the kernel keep written data (writeback=on)
-	NoACL      bool // no POSIX access control lists
+	ReadOnly   bool   // until it is remounted
+	Visible    bool   // list .snapshots in the root (snapdir=visible)
+	Writeback  bool   // let the kernel keep written data (writeback=on)
+	NoACL      bool   // no POSIX access control lists
+	Dev, Suid  bool   // devices and set-id programs work; only as root
+	Flags      Flags  // of the mount
 	Version    string
 	Debug      bool // log every request
 }
@@ -35,6 +37,7 @@ type Mount struct {
 	views   *views
 	handles *handles
 	faults  *faults
+	flags   flags
 	hidden  hidden
 	uid     uint32 // owner of the mount
 	gid     uint32
@@ -60,6 +63,9 @@ func New(store *snapshot.Store, opt Options) (*Mount, error) {
 		done:    make(chan struct{}),
 	}
 	m.changed.Store(now.UnixNano())
+	if opt.ReadOnly {
+		m.flags.set.Store(readOnly | keepAtime)
+	}
 	server, err := m.connect()
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, err)
@@ -68,6 +74,9 @@ func New(store *snapshot.Store, opt Options) (*Mount, error) {
 	go m.serve()
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, errors.Join(err, m.Unmount()))
+	}
+	if err := m.flags.follow(opt.MountPoint); err != nil {
+		return nil, errors.Join(err, m.Unmount())
 	}
 	widenReadAhead(opt.MountPoint)
 	return m, nil

@@ -20,7 +20,8 @@ import (
 const reachTime = 5 * time.Second
 
 // openFlags opens for sync_file_range(2), by package unix: files of package os are polled, by requests of this mount.
-const openFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+// The files are not read: their atimes stay.
+const openFlags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 
 // openRoot opens the root of the mount, for reach; -1 if it cannot be opened.
 func (m *Mount) openRoot() int {

@@ -19,7 +19,7 @@ func (f *face) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.Attr
 		return f.faults.status("setattr", in.NodeId, err)
 	}
 	attr, err := f.live.SetAttr(node.ino(), changeOf(&in.SetAttrInCommon))
-	if err != nil {
+	if err = f.settled(err, syncAll); err != nil {
 		return f.faults.status("setattr", in.NodeId, err)
 	}
 	fillAttr(&out.Attr, node, attr)
@@ -44,7 +44,9 @@ const fattrFields = gofuse.FATTR_MODE | gofuse.FATTR_UID | gofuse.FATTR_GID | go
 	gofuse.FATTR_ATIME | gofuse.FATTR_MTIME | gofuse.FATTR_ATIME_NOW | gofuse.FATTR_MTIME_NOW
 
 // killsPriv tells whether suid and sgid are to be cleared, which the kernel leaves to us (HANDLE_KILLPRIV_V2). A truncation
-// says so, a change of the owner always means it, and so does a request that sets nothing: chown(2) to the same owner.
+// says so, a change of the owner always means it, and so does a request that sets nothing: chown(2) to the same owner. (The
+// kernel sends that one, too, before somebody who may keep the bits writes to a file with capabilities: a file that has
+// both loses both.)
 func killsPriv(valid uint32) bool {
 	return valid&(gofuse.FATTR_KILL_SUIDGID|gofuse.FATTR_UID|gofuse.FATTR_GID) != 0 || valid&fattrFields == 0
 }

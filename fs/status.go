@@ -82,7 +82,7 @@ func (m *Mount) Status() (Status, error) {
 		Failures:      m.faults.count.Load(),
 	}
 	m.storeStatus(&s)
-	if m.opt.ReadOnly {
+	if m.readOnly() {
 		s.Mode = "ro"
 	}
 	if err := processStatus(&s); err != nil {

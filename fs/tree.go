@@ -14,7 +14,8 @@ func (f *face) create(dir nodeID, name string, spec snapshot.Spec) (snapshot.Att
 	if err := f.changeName(dir, name, syscall.EEXIST); err != nil {
 		return snapshot.Attr{}, err
 	}
-	return f.live.Create(dir.ino(), name, spec)
+	attr, err := f.live.Create(dir.ino(), name, spec)
+	return attr, f.settled(err, syncNames)
 }
 
 // makeEntry is create for the requests that answer with an entry.
@@ -67,7 +68,7 @@ func (f *face) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *gofu
 		return gofuse.EXDEV
 	}
 	attr, err := f.live.Link(old.ino(), dir.ino(), name)
-	if err != nil {
+	if err = f.settled(err, syncNames); err != nil {
 		return f.faults.status("link", in.NodeId, err)
 	}
 	fillEntry(out, old, attr)
@@ -80,7 +81,7 @@ func (f *face) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string) gofus
 	if err == nil {
 		err = f.live.Unlink(dir.ino(), name)
 	}
-	return f.faults.status("unlink", in.NodeId, err)
+	return f.faults.status("unlink", in.NodeId, f.settled(err, syncNames))
 }
 
 // Rmdir removes a directory; in .snapshots it deletes a snapshot.
@@ -93,7 +94,7 @@ func (f *face) Rmdir(_ <-chan struct{}, in *gofuse.InHeader, name string) gofuse
 	if err == nil {
 		err = f.live.Rmdir(dir.ino(), name)
 	}
-	return f.faults.status("rmdir", in.NodeId, err)
+	return f.faults.status("rmdir", in.NodeId, f.settled(err, syncNames))
 }
 
 // Rename moves an entry; within .snapshots it renames a snapshot. Between .snapshots and the tree it is EPERM, not
@@ -110,7 +111,7 @@ func (f *face) Rename(_ <-chan struct{}, in *gofuse.RenameIn, oldName, newName s
 	if err == nil {
 		err = f.rename(in, oldName, newName)
 	}
-	return f.faults.status("rename", in.NodeId, err)
+	return f.faults.status("rename", in.NodeId, f.settled(err, syncNames))
 }
 
 func (f *face) rename(in *gofuse.RenameIn, oldName, newName string) error {

@@ -81,7 +81,7 @@ func (f *face) SetXAttr(_ <-chan struct{}, in *gofuse.SetXAttrIn, name string, v
 	default:
 		err = f.live.SetXattr(node.ino(), name, value, uint(in.Flags))
 	}
-	return f.faults.status("setxattr", in.NodeId, err)
+	return f.faults.status("setxattr", in.NodeId, f.settled(err, syncAll))
 }
 
 func (f *face) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
@@ -93,5 +93,5 @@ func (f *face) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string) 
 	if err == nil {
 		err = f.live.RemoveXattr(node.ino(), name)
 	}
-	return f.faults.status("removexattr", in.NodeId, err)
+	return f.faults.status("removexattr", in.NodeId, f.settled(err, syncAll))
 }

@@ -39,6 +39,9 @@ func (l *Live) OpenFile(ino Ino) (*Handle, error) {
 // Ino returns the inode of the file.
 func (h *Handle) Ino() Ino { return h.n.ino }
 
+// Access is Live.Access of the file.
+func (h *Handle) Access(t Time, strict bool) bool { return h.l.access(h.n, t, strict) }
+
 // Size returns the length of the file in bytes.
 func (h *Handle) Size() int64 {
 	h.n.mu.Lock()

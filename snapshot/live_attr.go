@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/snapfs/snapfs/cow"
 	"github.com/snapfs/snapfs/snapshot/meta"
@@ -113,6 +114,39 @@ func (ch *Change) apply(rec *meta.Inode, t Time) {
 	case ch.Set&SetMtime != 0:
 		rec.Mtime = ch.Mtime
 	}
+}
+
+// relatimeDay is how old an atime gets before a read renews it in any case.
+const relatimeDay = 24 * 60 * 60 // seconds
+
+// clockSlack is by how much the kernel's clock for file times, which counts with writeback, may be behind ours: one tick at 100 Hz.
+const clockSlack = 10 * time.Millisecond
+
+// Access notes in the atime that an inode was read at time t, unless it was read later: always if strict is set, else as the
+// kernel's relatime does, only if it was changed after it was last read, or that is a day ago. It stays in memory until
+// flushAttrs. It reports whether it changed the atime; an inode that is not there, or whose record cannot be read, is left
+// alone.
+func (l *Live) Access(ino Ino, t Time, strict bool) bool {
+	n, err := l.node(ino)
+	if err != nil {
+		return false
+	}
+	defer l.nodes.put(n)
+	return l.access(n, t, strict)
+}
+
+func (l *Live) access(n *node, t Time, strict bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := &n.rec
+	seen := r.Atime.Add(-clockSlack)
+	due := strict || !r.Mtime.Before(seen) || !r.Ctime.Before(seen) || t.Sec-r.Atime.Sec >= relatimeDay
+	if !due || !n.loaded || !r.Atime.Before(t) {
+		return false
+	}
+	r.Atime = t
+	l.markDirty(n)
+	return true
 }
 
 // truncate sets the size of a regular file. To zero it gives the inode a new content, that is none until it is written:

@@ -132,6 +132,9 @@ func (d *daemon) serveMount() error {
 			AllowOther: opt.allowOther,
 			ReadOnly:   opt.readOnly,
 			NoACL:      opt.noACL,
+			Dev:        opt.dev,
+			Suid:       opt.suid,
+			Flags:      opt.flags,
 			Visible:    opt.visible,
 			Writeback:  opt.writeback,
 			Version:    version(),
@@ -141,23 +144,9 @@ func (d *daemon) serveMount() error {
 	if err != nil {
 		return err
 	}
-	if opt.noExec {
-		if err := forbidExec(d.plan.point, opt.readOnly); err != nil {
-			return errors.Join(fmt.Errorf("option noexec: %w", err), mount.Unmount())
-		}
-	}
 	d.mount = mount
 	d.server.Serve(mount, d.store, control.Hello{PID: os.Getpid(), Version: version(), MountPoint: d.plan.point})
 	return nil
-}
-
-// forbidExec adds noexec to the flags of the mount at point. Only root can.
-func forbidExec(point string, readOnly bool) error {
-	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
-	if readOnly {
-		flags |= unix.MS_RDONLY
-	}
-	return unix.Mount("", point, "", flags, "")
 }
 
 // finish closes the store, tells the commands that wait for it, and removes the socket. The mount is gone.

@@ -29,6 +29,7 @@ daemon goes on in the background; its messages go to STORE/snapfs.log.
 
 Options of -o, separated by commas:
   ro                       nothing can be changed through the mount
+  remount                  change these flags of a mount that is there: ro, rw, and those of mount(8)
   allow_other              other users may use the mount (always so as root)
   acl|noacl                POSIX access control lists (default acl)
   snapdir=hidden|visible   whether the root's listing shows .snapshots (default hidden)
@@ -37,7 +38,10 @@ Options of -o, separated by commas:
                            or a quarter of the memory that its control group allows)
   flush_interval=DURATION  how often that data is written (default 1s)
   stop_writes_on_error     the tree is read-only after a failed snapshot, until one succeeds
-Options that mount(8) and fstab add (rw, nofail, _netdev, x-...) are accepted.`,
+The flags of mount(8) do what they do elsewhere: dev, suid (only as root; both are off unless
+mount(8) asks for them), noexec, noatime, sync, dirsync, and as root nodiratime, relatime,
+strictatime, lazytime, nosymfollow. What else mount(8) and fstab add (nofail, _netdev, x-...)
+is accepted.`,
 		Example: `  snapfs mount /srv/store /mnt/data
   snapfs mount -f -o snapdir=visible,dirty_limit=64M ./store ./tree
   snapfs /srv/store /mnt/data -o rw,nofail        # the form that mount(8) uses`,
@@ -66,6 +70,8 @@ Options that mount(8) and fstab add (rw, nofail, _netdev, x-...) are accepted.`,
 
 func runMount(cmd *cobra.Command, plan mountPlan, readyFD int) error {
 	switch {
+	case plan.options.remount:
+		return remount(plan)
 	case readyFD >= 0:
 		return serveBackground(cmd.Context(), plan, readyFD)
 	case plan.foreground:

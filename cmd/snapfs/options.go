@@ -4,16 +4,21 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/fs/control"
 )
 
 // mountOptions is what -o says.
 type mountOptions struct {
 	readOnly      bool
+	remount       bool // change the flags of a mount that is there
 	allowOther    bool
 	visible       bool // snapdir=visible
 	writeback     bool
-	noExec        bool
+	dev, suid     bool
+	flags         fs.Flags // of mount(2)
 	noACL         bool
 	stopOnError   bool          // stop_writes_on_error
 	dirtyLimit    int64         // bytes; 0 means the default
@@ -42,15 +47,19 @@ func (opt *mountOptions) set(option string) error {
 	name, value, hasValue := strings.Cut(option, "=")
 	var err error
 	switch {
-	case option == "" || isMountOption(option):
+	case option == "remount":
+		opt.remount = true
+	case option == "" || isMountOption(option) || opt.setFlag(option):
 	case option == "ro":
 		opt.readOnly = true
 	case option == "rw":
 		opt.readOnly = false
 	case option == "allow_other":
 		opt.allowOther = true
-	case option == "noexec", option == "exec":
-		opt.noExec = option == "noexec"
+	case option == "dev", option == "nodev":
+		opt.dev = option == "dev"
+	case option == "suid", option == "nosuid":
+		opt.suid = option == "suid"
 	case option == "noacl", option == "acl":
 		opt.noACL = option == "noacl"
 	case option == "stop_writes_on_error":
@@ -86,15 +95,42 @@ func oneOf(option, value, yes, no string) (bool, error) {
 	return value == yes, nil
 }
 
-// isMountOption reports whether an option is one that mount(8) or fstab adds for its own use and that changes nothing here: a mount
-// is nosuid and nodev always.
+// setFlag sets what an option means for the flags of mount(2), and reports whether it means anything.
+func (opt *mountOptions) setFlag(option string) bool {
+	for _, f := range [...]struct {
+		option     string
+		set, clear fs.Flags
+	}{
+		{"noexec", unix.MS_NOEXEC, 0}, {"exec", 0, unix.MS_NOEXEC},
+		{"noatime", unix.MS_NOATIME, unix.MS_STRICTATIME | unix.MS_RELATIME}, {"atime", 0, unix.MS_NOATIME},
+		{"strictatime", unix.MS_STRICTATIME, unix.MS_NOATIME | unix.MS_RELATIME}, {"nostrictatime", 0, unix.MS_STRICTATIME},
+		{"relatime", unix.MS_RELATIME, unix.MS_NOATIME | unix.MS_STRICTATIME}, {"norelatime", 0, unix.MS_RELATIME},
+		{"nodiratime", unix.MS_NODIRATIME, 0}, {"diratime", 0, unix.MS_NODIRATIME},
+		{"sync", unix.MS_SYNCHRONOUS, 0}, {"async", 0, unix.MS_SYNCHRONOUS},
+		{"dirsync", unix.MS_DIRSYNC, 0},
+		{"lazytime", unix.MS_LAZYTIME, 0}, {"nolazytime", 0, unix.MS_LAZYTIME},
+		{"nosymfollow", unix.MS_NOSYMFOLLOW, 0}, {"symfollow", 0, unix.MS_NOSYMFOLLOW},
+	} {
+		if f.option == option {
+			opt.flags = opt.flags&^f.clear | f.set
+			return true
+		}
+	}
+	return false
+}
+
+// isMountOption reports whether an option is one that mount(8) or fstab adds for its own use and that changes nothing here.
 func isMountOption(option string) bool {
 	switch option {
-	case "defaults", "dev", "nodev", "suid", "nosuid", "auto", "noauto", "user", "nouser", "users",
-		"owner", "group", "nofail", "_netdev", "async", "atime", "noatime", "relatime", "norelatime", "strictatime",
-		"nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime", "silent", "loud", "default_permissions":
+	case "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "silent", "loud",
+		"default_permissions":
 		return true
 	}
-	return strings.HasPrefix(option, "x-") || strings.HasPrefix(option, "X-") || strings.HasPrefix(option, "comment=") ||
-		strings.HasPrefix(option, "user=")
+	for _, prefix := range [...]string{"x-", "X-", "comment=", "user=",
+		"user_id=", "group_id=", "max_read="} { // with remount mount(8) says all that the mount has
+		if strings.HasPrefix(option, prefix) {
+			return true
+		}
+	}
+	return false
 }

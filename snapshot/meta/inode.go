@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"encoding/binary"
+	"time"
 
 	"github.com/snapfs/snapfs/cow"
 )
@@ -17,6 +18,15 @@ const maxIno = 1 << 40
 type Time struct {
 	Sec  int64
 	Nsec uint32
+}
+
+// Before tells whether t is earlier than u.
+func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
+
+// Add returns t+d.
+func (t Time) Add(d time.Duration) Time {
+	u := time.Unix(t.Sec, int64(t.Nsec)+int64(d))
+	return Time{Sec: u.Unix(), Nsec: uint32(u.Nanosecond())}
 }
 
 // Inode is what is recorded of an inode in one epoch.
