@@ -41,6 +41,8 @@ func (b *Batch) Commit(sync bool) (seq uint64, err error) {
 			upTo = seq
 		}
 		raiseTo(&d.synced, upTo)
+	} else {
+		d.carrier.soon()
 	}
 	return seq, b.b.Close()
 }

@@ -47,6 +47,8 @@ type DB struct {
 	halted     atomic.Bool           // Pebble met a fatal error in the background; see log.Fatalf
 	applying   sync.Mutex            // see apply
 
+	carrier *carrier
+
 	undoMu sync.Mutex  // held across each read-modify-write of the undo index
 	undo   atomic.Bool // false: the undo index is empty
 }
@@ -65,7 +67,7 @@ const stopTables = 1000
 
 // Open opens the store in directory dir and makes it if there is none.
 func Open(dir string, opt Options) (*DB, error) {
-	d := &DB{report: opt.Report, admit: opt.Admit, cache: pebble.NewCache(cacheSize)}
+	d := &DB{report: opt.Report, admit: opt.Admit, cache: pebble.NewCache(cacheSize), carrier: newCarrier()}
 	if d.report == nil {
 		d.report = func(error) {}
 	}
@@ -84,6 +86,7 @@ func Open(dir string, opt Options) (*DB, error) {
 	if err := d.load(opt.Exists); err != nil {
 		return nil, errors.Join(fmt.Errorf("meta: open %s: %w", dir, err), d.closePebble())
 	}
+	go d.carrier.run(d)
 	return d, nil
 }
 
@@ -249,6 +252,15 @@ func (d *DB) Sync() error {
 // apply hands a batch to Pebble and, if sync is set, waits until it is durable. Nothing is handed over that might have to wait for
 // room on the disk. One batch at a time is, so that those few that are on their way find what is kept back for them.
 func (d *DB) apply(op string, b *pebble.Batch, sync bool) error {
+	if sync {
+		d.guard.hard.Add(1)
+		defer d.guard.hard.Add(-1)
+	}
+	return d.hand(op, b, sync)
+}
+
+// hand is apply for a caller that has told the guard whether it means a sync.
+func (d *DB) hand(op string, b *pebble.Batch, sync bool) error {
 	if err := d.Err(); err != nil {
 		return err
 	}
@@ -300,6 +312,7 @@ func (d *DB) Err() error {
 
 // Close syncs and closes the store. After a failure it only lets go of it.
 func (d *DB) Close() error {
+	d.carrier.end()
 	err := errors.Join(d.settle(&d.inos), d.settle(&d.contents), d.Sync())
 	if failed := d.Err(); failed != nil {
 		err = failed

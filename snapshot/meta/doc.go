@@ -58,6 +58,6 @@
 // # Durability
 //
 // A batch is atomic. Batches become durable in the order in which they were committed; an unsynced one at the latest with
-// the next Sync. A failed write or sync of the log is final (I11): every later change and sync reports EIO, and what is there can be
+// the next Sync. A moment after its commit the kernel has it, so that it survives the daemon (carry.go). A failed write or sync of the log is final (I11): every later change and sync reports EIO, and what is there can be
 // read on. A full disk is no such failure: a batch that might not find room is refused with ENOSPC. See guard.go.
 package meta

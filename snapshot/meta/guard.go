@@ -30,6 +30,9 @@ type guard struct {
 	void     *vfs.MemFS                 // where logs and manifests go after a failure
 
 	before atomic.Pointer[func()] // see DB.BeforeLog
+
+	hard atomic.Int64 // how many wait for a sync of the log
+	soft atomic.Int64 // how many asked for one, and only mean that it is written out: see carry.go
 }
 
 const (
@@ -155,7 +158,8 @@ type guardedFile struct {
 	g        *guard
 	name     string
 	critical bool
-	flush    bool // a table of a memtable
+	flush    bool        // a table of a memtable
+	owed     atomic.Bool // of a log: a sync was left out
 }
 
 // swallow keeps the failure of a critical file from Pebble.
@@ -214,15 +218,25 @@ func (f *guardedFile) Preallocate(off, n int64) error {
 	return f.File.Preallocate(off, n)
 }
 
+// leaveOut reports whether a sync is one that nobody waits for. Who does has said so before he asked Pebble: then it is
+// seen here.
+func (f *guardedFile) leaveOut() bool {
+	if !isLog(f.name) || f.g.soft.Load() == 0 || f.g.hard.Load() > 0 {
+		return false
+	}
+	f.owed.Store(true)
+	return true
+}
+
 func (f *guardedFile) Sync() error {
-	if f.dead() {
+	if f.dead() || f.leaveOut() {
 		return nil
 	}
 	return f.pause(f.swallow("sync", f.File.Sync()))
 }
 
 func (f *guardedFile) SyncData() error {
-	if f.dead() {
+	if f.dead() || f.leaveOut() {
 		return nil
 	}
 	return f.pause(f.swallow("sync", f.File.SyncData()))
@@ -236,4 +250,12 @@ func (f *guardedFile) SyncTo(length int64) (fullSync bool, err error) {
 	return fullSync, f.swallow("sync", err)
 }
 
-func (f *guardedFile) Close() error { return f.swallow("close", f.File.Close()) }
+// Close syncs a log where that was left out: what comes after it in the next log must not be durable before it.
+func (f *guardedFile) Close() error {
+	if f.owed.Load() && !f.dead() {
+		if err := f.swallow("sync", f.File.SyncData()); err != nil {
+			return errors.Join(err, f.File.Close())
+		}
+	}
+	return f.swallow("close", f.File.Close())
+}

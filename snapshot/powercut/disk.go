@@ -26,7 +26,7 @@ func Kinds() []Kind {
 	return []Kind{
 		{"ext4", []string{"mkfs.ext4", "-q", "-F"}, "loop,commit=300", true},
 		{"ext4-writeback", []string{"mkfs.ext4", "-q", "-F"}, "loop,commit=300,data=writeback", true},
-		{"xfs", []string{"mkfs.xfs", "-q", "-f"}, "loop", true},
+		{"xfs", []string{"mkfs.xfs", "-q", "-f"}, "loop,nouuid", true},
 		{"btrfs", []string{"mkfs.btrfs", "-q", "-f"}, "loop,commit=300", false},
 	}
 }
@@ -92,7 +92,20 @@ func (d *Disk) Mount() error {
 }
 
 // Unmount unmounts the disk. Who was killed a moment ago may still be on it.
-func (d *Disk) Unmount() error { return unmount(d.Point, d.image(0)) }
+func (d *Disk) Unmount() error {
+	err := unmount(d.Point, d.image(0))
+	if !errors.Is(err, errInUse) || d.outer != "" {
+		return err
+	}
+	// What was shut down does not change any more: a copy is another disk with the same bytes.
+	image, another := d.image(0), d.image(0)+"~"
+	if err := run("cp", "--sparse=always", image, another); err != nil {
+		return err
+	}
+	return os.Rename(another, image)
+}
+
+var errInUse = errors.New("still in use")
 
 // unmount unmounts and waits until nobody has the image any more. Another process may have a mount table of its own, with a copy of this
 // mount: as long as that is there, mounting the image again would show the file system as it was, shut down and all.
@@ -104,7 +117,7 @@ func unmount(point, image string) error {
 	return eventually(func() error {
 		out, err := exec.Command("losetup", "-j", image).CombinedOutput()
 		if err != nil || len(out) > 0 {
-			return fmt.Errorf("%s is still in use: %v %s", image, err, bytes.TrimSpace(out))
+			return fmt.Errorf("%s: %w: %v %s", image, errInUse, err, bytes.TrimSpace(out))
 		}
 		return nil
 	})
