@@ -27,6 +27,12 @@
 // The kernel sees to most of them. Whether reads change the atime (atime.go), and that sync and dirsync make changes of the
 // namespace durable before they return, is for us; what `mount -o remount` says is read from the mount table (flags.go).
 //
+// # A view at a mount of its own
+//
+// A Showing (showing.go) serves one frozen view to one command, at a mount that the command has made in a mount namespace of its own
+// (Attach), on a connection of its own. There a node id is an inode number. The daemon cannot end a connection whose mount somebody still
+// uses, except by its own end; so a Showing that is over answers ENOTCONN.
+//
 // # Deadlocks to stay clear of
 //
 //   - A notification takes the kernel's lock of the directory that it names. The kernel holds that lock during MKDIR,
