@@ -44,7 +44,7 @@ func (m *Mount) Show(e cow.Epoch, device *os.File) (*Showing, error) {
 	}
 	s := &Showing{m: m, view: view, handles: newHandles()}
 	options := m.mountOptions(false)
-	options.ExtraCapabilities &^= gofuse.CAP_WRITEBACK_CACHE
+	options.ExtraCapabilities &^= gofuse.CAP_WRITEBACK_CACHE | gofuse.CAP_EXPORT_SUPPORT // nothing is written, nothing exported
 	s.server, err = gofuse.NewServer(newShowingFace(s), fmt.Sprintf("/dev/fd/%d", fd), options)
 	if err != nil {
 		view.Release()
