@@ -19,9 +19,9 @@ BORG_PASSCOMMAND and the like. borg knows by inode number, size and time which f
   --before CMD, --after CMD, --hook-timeout D
                       as of snapfs exec: commands around the freeze
 
-snapfs is looked for on PATH, or is \$SNAPFS; \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
-Exit codes: those of borg (1 warning, 2 error), else 1 failed, 2 usage, 3 not a
-snapfs mount, 6 refused: another backup is at work, or you may not take snapshots.
+snapfs is looked for on PATH, or is \$SNAPFS. \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
+Exit codes: those of borg (1 warning, 2 error), else 1 failed, 2 usage, 3 not a snapfs mount, 6 refused: another backup is
+at work, or you may not take snapshots.
 
   BORG_REPO=/backup/borg BORG_PASSCOMMAND='cat /etc/borg.key' \\
       backup-borg.sh -q --keep-daily 7 --keep-weekly 8 /mnt/data

@@ -19,9 +19,9 @@ RESTIC_PASSWORD_FILE and the like. restic knows by inode number, size and time w
   --before CMD, --after CMD, --hook-timeout D
                       as of snapfs exec: commands around the freeze
 
-snapfs is looked for on PATH, or is \$SNAPFS; \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
-Exit codes: those of restic (3: something could not be read), else 1 failed,
-2 usage, 3 not a snapfs mount, 6 refused: another backup is at work, or you may not take snapshots.
+snapfs is looked for on PATH, or is \$SNAPFS. \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
+Exit codes: those of restic (3: something could not be read), else 1 failed, 2 usage, 3 not a snapfs mount, 6 refused:
+another backup is at work, or you may not take snapshots.
 
   RESTIC_REPOSITORY=/backup/repo RESTIC_PASSWORD_FILE=/etc/restic.key \\
       backup-restic.sh -q --keep-daily 7 --keep-weekly 8 /mnt/data

@@ -19,9 +19,10 @@ that was interrupted is in DEST/.incomplete, where the next run goes on.
   --before CMD, --after CMD, --hook-timeout D
                       as of snapfs exec: commands around the freeze
 
-DEST is a directory of this machine, not inside MOUNTPOINT. snapfs is looked for on PATH, or is \$SNAPFS; \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
-Exit codes: those of
-rsync, else 1 failed, 2 usage, 3 not a snapfs mount, 6 refused: another backup is at work, or you may not take snapshots.
+DEST is a directory of this machine, not inside MOUNTPOINT.
+snapfs is looked for on PATH, or is \$SNAPFS. \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
+Exit codes: those of rsync, else 1 failed, 2 usage, 3 not a snapfs mount, 6 refused: another backup is at work, or you may
+not take snapshots.
 
   backup-rsync.sh -q --keep-last 30 /mnt/data /backup/data
 END

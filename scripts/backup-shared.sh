@@ -78,7 +78,7 @@ begin() {
     command -v flock >/dev/null || die 1 "flock is missing: install the package util-linux"
     status=$("$snapfs" status --json "$mount" 2>&1) || die $? "$(printf '%s\n' "$status" | field error)"
     mount=$(printf '%s\n' "$status" | field mountpoint)
-    lock=$(lock_dir)/$me$(printf '%s' "$mount$dest" | tr / -).lock
+    lock=$(lock_dir)/$me$(printf '%s' "$mount" | tr / -).lock
     exec 9>>"$lock" || die 1 "cannot lock $lock"
     flock -n 9 || die 6 "another $me of $mount is at work"
     started=$(date +%s)

@@ -22,9 +22,9 @@ holes are kept (GNU tar's POSIX format). DEST/state is what tar has to know for 
 
 To restore, extract the full archive and after it, in order, the incremental ones up to the time that is wanted:
   for a in ...; do tar -x --listed-incremental=/dev/null --xattrs --xattrs-include='*' --acls --numeric-owner -f \$a -C TARGET; done
-snapfs is looked for on PATH, or is \$SNAPFS; \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
-Exit codes: those of tar, else 1 failed, 2 usage, 3 not a snapfs mount,
-6 refused: another backup is at work, or you may not take snapshots.
+snapfs is looked for on PATH, or is \$SNAPFS. \$SNAPFS_EXEC_FLAGS are more flags for snapfs exec, such as --keep.
+Exit codes: those of tar, else 1 failed, 2 usage, 3 not a snapfs mount, 6 refused: another backup is at work, or you may not
+take snapshots.
 
   backup-tar.sh -q --compress zstd --keep-last 4 /mnt/data /backup/data
 END

@@ -172,13 +172,14 @@ rm "$SCRATCH/fewer/borg" "$SCRATCH/fewer/restic"
 refused 1 "install the package borgbackup" env PATH="$SCRATCH/fewer" "$bin/backup-borg.sh" "$tree"
 refused 1 "install the package restic" env PATH="$SCRATCH/fewer" "$bin/backup-restic.sh" "$tree"
 refused 1 "nowhere" env RESTIC_REPOSITORY="$SCRATCH/nowhere" "$bin/backup-restic.sh" "$tree"
-refused 2 "onnection" env BORG_REPO=ssh://nowhere/repo BORG_RSH=false "$bin/backup-borg.sh" "$tree"
+refused 2 "does not exist" env BORG_REPO="$SCRATCH/nowhere" "$bin/backup-borg.sh" "$tree"
 refused 1 "before the freeze failed" "$bin/backup-rsync.sh" --before false "$tree" "$SCRATCH/rsync"
 if ((EUID == 0)); then
     refused 6 "permission denied" setpriv --reuid 65533 --regid 65533 --clear-groups "$bin/backup-restic.sh" "$tree"
 fi
 
 # A backup that is killed, with a second one meanwhile: slowed down to some hundred KiB a second.
+restic_ended() { ! grep -qsz "^--limit-upload" /proc/[0-9]*/cmdline; }
 children() { cat "/proc/$1/task/$1/children"; }
 export RESTIC_REPOSITORY=$SCRATCH/killed
 restic init -q
@@ -186,7 +187,6 @@ for victim in exec script; do
     head -c 10000000 /dev/urandom >"$tree/data/large"
     "$bin/backup-restic.sh" "$tree" -- --limit-upload 400 &
     script=$!
-    wait_for 60 grep -qs "restic" "/proc/$(children $script | cut -d ' ' -f 1)/cmdline"
     wait_for 60 sh -c "'$SNAPFS' list '$tree' | grep -q 'durable, temporary'"
     snapfs_exec=$(for c in $(children $script); do ! grep -qz '^exec$' "/proc/$c/cmdline" || echo "$c"; done)
     code=0
@@ -197,8 +197,8 @@ for victim in exec script; do
     code=0
     wait "$script" || code=$?
     ((code != 0)) || fail "a backup that was killed succeeded"
-    wait_for 60 none_left
-    ! grep -lsz "^--limit-upload" /proc/[0-9]*/cmdline || fail "restic goes on"
+    wait_for 60 sh -c "'$SNAPFS' list '$tree' | grep -q 'no snapshots'"
+    wait_for 60 restic_ended
 done
 "$bin/backup-restic.sh" -q "$tree" || fail "the run after the one that was killed ended with $?"
 restic check -q --read-data || fail "the repository is not sound"
