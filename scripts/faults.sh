@@ -75,7 +75,7 @@ for ((round = 0; round < rounds; round++)); do
     done
     if mountpoint -q "$point"; then
         lived=$((lived + 1))
-        timeout 120 bash -c "$(declare -f load); dir=$dir point=$point snapfs=$snapfs; load" >>"$dir/said" || [[ $? != 124 ]] || die "the load hangs"
+        timeout 120 bash -c "set -o pipefail; $(declare -f load); dir=$dir point=$point snapfs=$snapfs; load" >>"$dir/said" || [[ $? != 124 ]] || die "the load hangs"
         timeout 60 "$snapfs" umount "$point" >>"$dir/log" 2>&1 || [[ $? != 124 ]] || die "umount hangs"
     else
         refused=$((refused + 1)) # the error came while the store was opened

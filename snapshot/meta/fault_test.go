@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -90,7 +91,7 @@ func TestEveryFailure(t *testing.T) {
 		for _, forever := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v %v", errno, forever), func(t *testing.T) {
 				t.Parallel()
-				step := int64(3)
+				step := int64(7)
 				if errno == syscall.EIO && !forever {
 					step = 1
 				}
@@ -142,4 +143,35 @@ func wantLoad(t *testing.T, d *DB, at int64, durable int) {
 			t.Fatalf("fault at %d: attribute %d of %d has %d bytes, %v", at, i, durable, len(v), err)
 		}
 	}
+}
+
+// TestNoSpin: a table that cannot be made is not tried for all the time.
+func TestNoSpin(t *testing.T) {
+	var tries atomic.Int64
+	failing := atomic.Bool{}
+	d, err := Open("meta", Options{FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && failing.Load() {
+			tries.Add(1)
+			return syscall.EIO
+		}
+		return nil
+	}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(true)
+	start := time.Now()
+	_, _ = load(d, 200)
+	for tries.Load() == 0 && time.Since(start) < 20*time.Second {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if n, most := tries.Load(), int64(time.Since(start)/flushRest)+2; n == 0 || n > most {
+		t.Errorf("a table was tried for %d times, want 1 to %d", n, most)
+	}
+	failing.Store(false)
+	for d.stuck() != nil && time.Since(start) < time.Minute { // it goes on by itself
+		time.Sleep(time.Millisecond)
+	}
+	mustClose(t, d)
 }

@@ -111,10 +111,11 @@ func (g *guard) make(name string, category vfs.DiskWriteCategory, do func() (vfs
 	if err != nil && critical && g.final("create "+filepath.Base(name), err) {
 		return g.inVoid()
 	}
+	file := &guardedFile{File: f, g: g, name: name, critical: critical, flush: category == flushCategory}
 	if err != nil {
-		return nil, err
+		return nil, file.pause(err)
 	}
-	return &guardedFile{File: f, g: g, name: name, critical: critical, flush: category == flushCategory}, nil
+	return file, nil
 }
 
 // Create implements vfs.FS.
