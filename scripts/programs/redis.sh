@@ -6,7 +6,7 @@
 . "$(dirname "$0")/stage.bash"
 
 socket=$SCRATCH/live.sock copied=$SCRATCH/copy.sock
-requests=$(pick 6000 200000)
+requests=$(pick 6000 60000)
 server() { # DIR SOCKET [SETTING...]
     redis-server --port 0 --unixsocket "$2" --dir "$1" --daemonize no --enable-debug-command yes --loglevel warning "${@:3}" >>"$SCRATCH/log" 2>&1 &
     wait_for 60 redis_ready "$2"
