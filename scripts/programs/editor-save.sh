@@ -6,7 +6,7 @@
 . "$(dirname "$0")/stage.bash"
 
 cd "$LIVE" || exit
-rounds=$(pick 60 600)
+rounds=$(pick 60 300)
 
 # text N is what the N-th save writes: its number on every line, and a last line.
 text() {

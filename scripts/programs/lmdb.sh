@@ -6,7 +6,7 @@
 . "$(dirname "$0")/stage.bash"
 
 gcc -O1 -o "$SCRATCH/lmdb" "$(dirname "$0")/lmdb.c" -llmdb
-transactions=$(pick 150 3000)
+transactions=$(pick 150 1500)
 
 # transaction DIR prints the number of the one transaction that is in an environment.
 transaction() {

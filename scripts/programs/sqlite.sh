@@ -5,7 +5,7 @@
 # shellcheck source=scripts/programs/stage.bash
 . "$(dirname "$0")/stage.bash"
 
-writers=3 transactions=$(pick 80 1500)
+writers=3 transactions=$(pick 80 500)
 
 # statements SYNCHRONOUS WRITER: transactions that each change two tables and a counter, and then say their number.
 statements() {
