@@ -12,7 +12,7 @@ git config --global safe.directory '*'
 git config --global init.defaultBranch main
 git config --global gc.auto 0
 
-files=$(pick 1000 20000) commits=$(pick 30 300)
+files=$(pick 1000 10000) commits=$(pick 30 100)
 
 # history prints a stream for git fast-import: many files, of which each commit changes some.
 history() {
