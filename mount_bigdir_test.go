@@ -113,7 +113,7 @@ func bigDirectory() int {
 	if n, err := strconv.Atoi(os.Getenv("SNAPFS_BIG_DIRECTORY")); err == nil {
 		return n
 	}
-	return 20_000
+	return 10_000
 }
 
 // TestBigDirectory lists a directory of many entries in every way while some come and go: those that stay are listed once.
