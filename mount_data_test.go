@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -239,6 +241,39 @@ func TestMappingsAndTruncation(t *testing.T) {
 		if shared[at] != 0 {
 			t.Errorf("byte %d is %#x after the file became longer again", at, shared[at])
 		}
+	}
+}
+
+// TestAppendBesideReaders appends to a page that is dirty through a mapping, while others open and close the file: their closing writes
+// nothing back, or the kernel could zero what is appended.
+func TestAppendBesideReaders(t *testing.T) {
+	path := filepath.Join(newServed(t), "f")
+	fd := openData(t, path, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND)
+	need(t, unix.Ftruncate(fd, 1))
+	mem, err := unix.Mmap(fd, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	need(t, err)
+	defer unix.Munmap(mem)
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop.Store(true)
+	readers.Go(func() {
+		for !stop.Load() {
+			if fd, err := unix.Open(path, unix.O_RDONLY, 0); err == nil {
+				_ = unix.Close(fd)
+			}
+		}
+	})
+	for i, size := 0, int64(1); i < 3000; i++ {
+		mem[size-1] = 'm'
+		record := bytes.Repeat([]byte{'a' + byte(i%26)}, 40)
+		_, err := unix.Write(fd, record)
+		need(t, err)
+		got := make([]byte, len(record))
+		if _, err := unix.Pread(fd, got, size); err != nil || !bytes.Equal(got, record) {
+			t.Fatalf("append %d at %d: %q, %v", i, size, got, err)
+		}
+		size += int64(len(record))
 	}
 }
 

@@ -126,7 +126,7 @@ func (f *face) openLive(node nodeID, flags uint32, out *gofuse.OpenOut) error {
 		entered.opened = timeOf(time.Now())
 	}
 	out.Fh = f.handles.add(entered)
-	out.OpenFlags = gofuse.FOPEN_KEEP_CACHE
+	out.OpenFlags = cacheFlags(flags)
 	return nil
 }
 
@@ -146,8 +146,18 @@ func (f *face) openFrozen(node nodeID, flags uint32, out *gofuse.OpenOut) error 
 		return err
 	}
 	out.Fh = f.handles.add(&handle{node: node, content: content, view: ref})
-	out.OpenFlags = gofuse.FOPEN_KEEP_CACHE
+	out.OpenFlags = cacheFlags(flags)
 	return nil
+}
+
+// cacheFlags says how the kernel treats the cache of a file that is opened. It stays; and a close of what was open for reading writes
+// nothing back. That is not only faster: kernels that write back by iomap (Linux 6.18) can zero what another process appends at that
+// moment to a page that was stored to through a mapping.
+func cacheFlags(flags uint32) uint32 {
+	if writable(flags) {
+		return gofuse.FOPEN_KEEP_CACHE
+	}
+	return gofuse.FOPEN_KEEP_CACHE | gofuse.FOPEN_NOFLUSH
 }
 
 // writable reports whether the open flags ask for a change.

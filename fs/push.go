@@ -59,7 +59,7 @@ func (m *Mount) pushInode(root int, ino snapshot.Ino) error {
 		}
 		return nil
 	}
-	// Beside: close(2) may need the inode's lock, which the kernel holds while an LSEEK waits for us.
+	// Beside: with writeback close(2) may need the inode's lock, which the kernel holds while an LSEEK waits for us.
 	defer func() { go unix.Close(fd) }()
 	return retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, syncWait) })
 }
