@@ -78,7 +78,7 @@ begin() {
     command -v flock >/dev/null || die 1 "flock is missing: install the package util-linux"
     status=$("$snapfs" status --json "$mount" 2>&1) || die $? "$(printf '%s\n' "$status" | field error)"
     mount=$(printf '%s\n' "$status" | field mountpoint)
-    lock=$(lock_dir)/$me$(printf '%s' "$mount" | tr / -).lock
+    lock=$(lock_dir)/snapfs-$me$(printf '%s' "$mount" | tr / -).lock
     exec 9>>"$lock" || die 1 "cannot lock $lock"
     flock -n 9 || die 6 "another $me of $mount is at work"
     started=$(date +%s)
@@ -109,13 +109,16 @@ keep_last() {
     echo "$n"
 }
 
-# lock_dir is where only this user can put locks.
+# lock_dir is where only this user can put locks: SNAPFS_LOCK_DIR, or where such things are as a rule.
 lock_dir() {
-    if [ "$(id -u)" = 0 ]; then
-        echo /run
-    else
-        echo "${XDG_RUNTIME_DIR:-${HOME:?HOME is not set}}"
+    dir=${SNAPFS_LOCK_DIR:-}
+    if [ -z "$dir" ] && [ "$(id -u)" = 0 ]; then
+        dir=/run
+    elif [ -z "$dir" ]; then
+        dir=${XDG_RUNTIME_DIR:-${HOME:?HOME is not set}/.cache}
+        mkdir -p "$dir"
     fi
+    echo "$dir"
 }
 
 # frozen runs a command in the frozen tree and returns its exit code. A signal to this script goes to the command. The lock stays with

@@ -4,6 +4,7 @@
 # short: no
 # shellcheck source=scripts/programs/stage.bash
 . "$(dirname "$0")/stage.bash"
+export SNAPFS_LOCK_DIR=$SCRATCH
 
 tree=$SCRATCH/mnt backups=$SCRATCH/backups
 "$SNAPFS" mount "$SCRATCH/store" "$tree"

@@ -4,6 +4,7 @@
 # short: yes
 # shellcheck source=scripts/programs/stage.bash
 . "$(dirname "$0")/stage.bash"
+export SNAPFS_LOCK_DIR=$SCRATCH
 # shellcheck source=scripts/programs/zoo.bash
 . "$(dirname "$0")/zoo.bash"
 
@@ -212,9 +213,13 @@ if ((EUID == 0)); then
     code=0
     said=$("$bin/backup-tar.sh" "$SCRATCH/disk/mnt" "$SCRATCH/full" 2>&1) || code=$?
     left=$("$SNAPFS" list "$SCRATCH/disk/mnt")
-    rm "$SCRATCH/disk/mnt/"[0-5]
-    again=0
-    "$bin/backup-tar.sh" -q "$SCRATCH/disk/mnt" "$SCRATCH/full" || again=$?
+    rm "$SCRATCH/disk/mnt/"[0-9] "$SCRATCH/disk/mnt/"[12][0-9]
+    for ((i = 0; i < 30; i++)); do # the room comes back within a second or so
+        again=0
+        "$bin/backup-tar.sh" -q "$SCRATCH/disk/mnt" "$SCRATCH/full" || again=$?
+        ((again)) || break
+        sleep 1
+    done
     "$SNAPFS" umount "$SCRATCH/disk/mnt"
     umount "$SCRATCH/disk"
     [[ $code == 1 && $said == *"no space left on device"* ]] || fail "on a full disk: code $code, $said"
