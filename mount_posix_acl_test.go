@@ -132,6 +132,7 @@ func scriptInherit(p *place) {
 					}
 				}
 			})
+			p.clear(dir) // a small tree is looked at quickly
 		}
 	}
 }

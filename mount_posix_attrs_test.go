@@ -2,6 +2,7 @@ package snapfs_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -195,6 +196,10 @@ func scriptSetgid(p *place) {
 				p.symlink("x", fmt.Sprintf("d/%d-%o-l", who[0], mask))
 			}
 		})
+		for _, e := range listing(p.t, "d") {
+			need(p.t, os.RemoveAll("d/"+e.name))
+		}
+		p.look()
 	}
 	p.mkdir("plain", 0o777)
 	p.rename("plain", "d/plain", 0) // keeps its group

@@ -130,6 +130,13 @@ func (p *place) look() {
 	<-done
 }
 
+// clear removes a tree without a record.
+func (p *place) clear(path string) {
+	p.t.Helper()
+	need(p.t, os.RemoveAll(path))
+	p.look()
+}
+
 // tick waits until the clock that file systems stamp with has moved on, so that each call has a time of its own.
 func (p *place) tick() {
 	var from, now unix.Timespec
