@@ -42,7 +42,7 @@ func makeDamageable(t *testing.T, dir string) frozenFiles {
 			}
 			want[name] = readFrozen(t, s, name)
 		}
-		for i := range 300 {
+		for i := range 60 {
 			if _, err := s.Live().Create(Root, fmt.Sprint(life, "-", i), Spec{Mode: syscall.S_IFREG | 0o600}); err != nil {
 				t.Fatal(err)
 			}

@@ -72,7 +72,7 @@ func inSeconds(t *testing.T, what string, do func()) {
 func load(d *DB, batches int) (durable int, err error) {
 	for i := range batches {
 		b := d.NewBatch()
-		b.PutXattr(Ino(i+16), "user.x", bytes.Repeat([]byte{byte(i)}, 60_000), 1, 0)
+		b.PutXattr(Ino(i+16), "user.x", bytes.Repeat([]byte{byte(i)}, 25_000), 1, 0)
 		if _, e := b.Commit(i%3 == 2); e != nil {
 			if err == nil {
 				err = e
@@ -116,7 +116,7 @@ func failWith(t *testing.T, fault *faultAt) (hit bool) {
 	d.guard.patience, d.guard.rest = 10*time.Millisecond, time.Millisecond
 	fault.armed.Store(true)
 	var durable int
-	inSeconds(t, "a commit", func() { durable, err = load(d, 30) })
+	inSeconds(t, "a commit", func() { durable, err = load(d, 24) })
 	if err != nil && !errors.Is(err, fault.errno) && !errors.Is(err, syscall.EIO) {
 		t.Errorf("fault at %d: %v", fault.at, err)
 	}
@@ -139,7 +139,7 @@ func wantLoad(t *testing.T, d *DB, at int64, durable int) {
 	t.Helper()
 	for i := range durable {
 		v, _, err := d.Xattr(Ino(i+16), "user.x", Latest)
-		if err != nil || len(v) != 60_000 || v[0] != byte(i) {
+		if err != nil || len(v) != 25_000 || v[0] != byte(i) {
 			t.Fatalf("fault at %d: attribute %d of %d has %d bytes, %v", at, i, durable, len(v), err)
 		}
 	}
