@@ -99,7 +99,6 @@ func newStoreWorld(t tester, opt Options) *storeWorld {
 	w := &storeWorld{t: t, dir: scratch(t), opt: opt, want: map[string]string{}, maybe: map[string]string{}, handles: map[Ino]*Handle{}}
 	w.opt.Create, w.opt.quiet = true, true
 	w.open()
-	t.Cleanup(func() { w.s.Close() })
 	return w
 }
 
@@ -109,6 +108,8 @@ func (w *storeWorld) open() {
 	if w.s, err = Open(w.dir, w.opt); err != nil {
 		w.t.Fatalf("open: %v", err)
 	}
+	s := w.s
+	w.t.Cleanup(func() { s.Close() }) // before its directory goes, which was made before
 }
 
 func (w *storeWorld) ok(what string, err error) {
