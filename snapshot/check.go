@@ -39,13 +39,16 @@ func Check(dir string) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	r, err := s.Check()
+	r, err := s.check(true)
 	return r, errors.Join(err, s.Close())
 }
 
 // Check verifies the structures of an open store: every inode has its base file, every directory entry its inode, link counts agree, every
-// saved page its checksum. What changes meanwhile is not held against it. Damage is no error: it is in the report.
-func (s *Store) Check() (Report, error) {
+// saved page its checksum. Names of the live tree, which may change meanwhile, are looked at by Check of a store that is not mounted.
+// Damage is no error: it is in the report.
+func (s *Store) Check() (Report, error) { return s.check(false) }
+
+func (s *Store) check(quiet bool) (Report, error) {
 	if err := s.enter(); err != nil {
 		return Report{}, err
 	}
@@ -54,6 +57,7 @@ func (s *Store) Check() (Report, error) {
 	turn.wait()
 	defer turn.done()
 	c := newChecker(s)
+	c.quiet = quiet
 	err := c.run()
 	return c.r, err
 }
@@ -62,6 +66,7 @@ func (s *Store) Check() (Report, error) {
 type checker struct {
 	s       *Store
 	r       Report
+	quiet   bool              // nobody changes the live tree
 	partial bool              // metadata could not be read: what was not seen may be there
 	used    map[cow.ID]bool   // contents that an inode has, in whatever epoch
 	unused  []cow.ID          // base files that none has
@@ -156,8 +161,8 @@ func (c *checker) checkTrees() error {
 	for _, e := range entries {
 		c.checkTree(frozenTree(c.s.db, e.rec.Epoch), filepath.Join("/.snapshots", e.rec.Name), true)
 	}
-	if len(c.lost) > 0 {
-		c.checkTree(frozenTree(c.s.db, meta.Latest), "/", false)
+	if c.quiet || len(c.lost) > 0 {
+		c.checkTree(frozenTree(c.s.db, meta.Latest), "/", c.quiet)
 	}
 	return nil
 }
@@ -165,6 +170,7 @@ func (c *checker) checkTrees() error {
 // checkTree walks a tree below top: every entry leads to an inode, and every inode has as many names as it says, if counted is set.
 func (c *checker) checkTree(t tree, top string, counted bool) {
 	names := map[Ino]uint32{}
+	seen := map[Ino]bool{Root: true} // directories: a store from an enemy may have them in a ring
 	type dir struct {
 		ino  Ino
 		path string
@@ -180,7 +186,10 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 				c.problem(path[1:], err.Error())
 				return true
 			}
-			if isDir(rec.Mode) {
+			if isDir(rec.Mode) && seen[ent.Ino] {
+				c.problem(path[1:], "a second name of a directory")
+			} else if isDir(rec.Mode) {
+				seen[ent.Ino] = true
 				subdirs++
 				queue = append(queue, dir{ent.Ino, path})
 			} else {
