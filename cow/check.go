@@ -58,6 +58,9 @@ func (p *Pool) checkPages(report func(Problem)) (pages int64, err error) {
 		return pages, err
 	}
 	for _, problem := range bad {
+		if p.newestUpTo(problem.Page.Log) == 0 {
+			continue // no snapshot reads it
+		}
 		there, err := p.hasPlace(*problem.Page) // else it was given back meanwhile
 		if err != nil {
 			return pages, err

@@ -189,11 +189,15 @@ func (l *undoLog) all() (out []Place, end int64) {
 	if l.closed {
 		return nil, 0
 	}
+	return l.placesTo(l.synced.Load())
+}
+
+// placesTo returns the places of every page in the first upTo bytes of the log, and the offset at which they end. REQUIRES life.
+func (l *undoLog) placesTo(upTo int64) (out []Place, end int64) {
 	end = PageSize
-	synced := l.synced.Load()
 	// An unreadable header ends the scan early: its pages stay where they are.
 	_ = l.scan(PageSize, func(h *batchHeader) error {
-		if h.offset+h.size() > synced {
+		if h.offset+h.size() > upTo {
 			return errTorn
 		}
 		out, end = append(out, h.places(l.epoch)...), h.offset+h.size()
@@ -213,7 +217,7 @@ const anyLength = -1
 func (p *Pool) removeLog(l *undoLog, end int64) (freed int64, removed bool, err error) {
 	p.making.Lock()
 	defer p.making.Unlock()
-	freed, removed = l.closeAt(end)
+	freed, late, removed := l.closeAt(end)
 	if !removed {
 		return 0, false, nil
 	}
@@ -221,6 +225,15 @@ func (p *Pool) removeLog(l *undoLog, end int64) (freed int64, removed bool, err 
 	delete(p.logs, l.epoch)
 	p.mu.Unlock()
 	p.active.Store(nil)
+	if len(late) > 0 {
+		err := p.opt.Index.Remove(late)
+		if err == nil {
+			err = p.opt.Index.Sync()
+		}
+		if err != nil {
+			return 0, true, err
+		}
+	}
 	path := "undo/" + logName(l.epoch)
 	if err := p.opt.Hook(Op{Kind: OpRemoveUndo, Log: l.epoch}); err != nil {
 		return 0, true, &os.PathError{Op: "remove", Path: path, Err: err}
@@ -237,20 +250,24 @@ func (p *Pool) removeLog(l *undoLog, end int64) (freed int64, removed bool, err 
 	return freed, true, p.opt.Index.Sync()
 }
 
-// closeAt closes a log that ends at end, and returns the bytes it takes on disk.
-func (l *undoLog) closeAt(end int64) (bytes int64, done bool) {
+// closeAt closes a log that ends at end, and returns the bytes it takes on disk. With anyLength it returns its places, too: the index may
+// have got some since the log was looked at, and gets none from now on.
+func (l *undoLog) closeAt(end int64) (bytes int64, late []Place, done bool) {
 	l.life.Lock()
 	defer l.life.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || end != anyLength && l.tail != end {
-		return 0, l.closed
+		return 0, nil, l.closed
+	}
+	if end == anyLength {
+		late, _ = l.placesTo(l.tail)
 	}
 	var st unix.Stat_t
 	_ = unix.Fstat(l.fd, &st)
 	l.closed = true
 	_ = unix.Close(l.fd)
-	return st.Blocks * 512, true
+	return st.Blocks * 512, late, true
 }
 
 // punch gives the room of places back.

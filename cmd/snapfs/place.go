@@ -28,7 +28,7 @@ func realPath(path string) (string, error) {
 		switch {
 		case err == nil:
 			return filepath.Join(real, missing), nil
-		case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTCONN): // ENOTCONN: a dead mount
+		case errors.Is(err, syscall.ENOENT), control.IsDead(err):
 			missing = filepath.Join(filepath.Base(dir), missing)
 		default:
 			return "", err
@@ -124,7 +124,7 @@ func isDead(point string) bool {
 	}()
 	select {
 	case err := <-answer:
-		return errors.Is(err, syscall.ENOTCONN)
+		return control.IsDead(err)
 	case <-time.After(statfsLimit):
 		return false
 	}

@@ -103,6 +103,12 @@ func Find(path string) (Mounted, error) {
 	return m, nil
 }
 
+// IsDead reports whether an error says that the daemon of a FUSE mount is gone: it was before the request, or went while the request was
+// under way.
+func IsDead(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+}
+
 // FindAny returns the mount, of any type, that path is in.
 func FindAny(path string) (Mounted, error) {
 	all, err := Mounts()
@@ -112,7 +118,7 @@ func FindAny(path string) (Mounted, error) {
 	var st unix.Statx_t
 	// DONT_SYNC: whatever the daemon of a mount is doing, looking for it must not wait for it.
 	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
-	if err != nil && !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.EACCES) {
+	if err != nil && !IsDead(err) && !errors.Is(err, syscall.EACCES) {
 		return Mounted{}, err
 	}
 	if err == nil && st.Mask&unix.STATX_MNT_ID != 0 {
