@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -154,6 +155,15 @@ func (w *killWorld) verify() {
 	snapfs(w.t, "check", w.store).ok()
 }
 
+// settle waits for the snapshots that the load had begun: one whose writer was killed goes away.
+func (w *killWorld) settle() {
+	w.t.Helper()
+	eventually(w.t, "the end of every snapshot", func() bool {
+		infos := lines[snapshot.Info](w.t, snapfs(w.t, "list", "--json", w.point).ok())
+		return !slices.ContainsFunc(infos, func(i snapshot.Info) bool { return i.State != snapshot.Durable })
+	})
+}
+
 // rounds returns how many rounds a test makes: few, or what the environment says.
 func rounds(few int) int {
 	if n, err := strconv.Atoi(os.Getenv("SNAPFS_POWERCUTS")); err == nil {
@@ -179,6 +189,7 @@ func TestKills(t *testing.T) {
 			w.need(err)
 			p.Kill()
 			w.need(p.Tell(w.ledger, mark))
+			w.settle()
 			w.verify()
 			continue
 		}
