@@ -43,17 +43,18 @@ func (s *Store) Count() int { return len(s.snaps.entries()) }
 // exclusive returns the bytes that deleting the snapshot would give back. It costs what changed since the snapshot before; it is kept until
 // a neighbour changes (the newest has the live tree for one, and is measured anew each time).
 func (s *Store) exclusive(e *snap) (bytes int64, err error) {
-	before, after := s.snaps.neighbours(e.rec.Epoch)
+	var epoch cow.Epoch
 	var known *size
-	s.snaps.update(e, func(e *snap) { known = e.sized })
+	s.snaps.update(e, func(e *snap) { epoch, known = e.rec.Epoch, e.sized })
+	before, after := s.snaps.neighbours(epoch)
 	if known != nil && known.before == before && known.after == after {
 		return known.bytes, nil
 	}
-	bytes, err = s.pool.Exclusive(e.rec.Epoch, s.snaps.bound)
+	bytes, err = s.pool.Exclusive(epoch, s.snaps.bound)
 	if err != nil {
 		return 0, err
 	}
-	n, err := s.exclusiveContents(before, e.rec.Epoch, after)
+	n, err := s.exclusiveContents(before, epoch, after)
 	if err != nil {
 		return 0, err
 	}

@@ -195,8 +195,8 @@ func TestKills(t *testing.T) {
 		}
 		mark, err := p.Mark()
 		w.need(err)
+		p.Kill() // first: else it may see its daemon die, and end by itself; what it has begun is under way in the daemon still
 		syscall.Kill(daemon, syscall.SIGKILL)
-		p.Kill()
 		w.need(p.Tell(w.ledger, mark))
 		w.up()
 		w.verify()
