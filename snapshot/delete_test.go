@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 	"testing"
@@ -45,4 +46,38 @@ func TestDeleteWhileFreezing(t *testing.T) {
 	}
 	w.verify()
 	w.check()
+}
+
+// TestDeleteWhileRemovingAName: a snapshot is removed between the moment at which the live tree looks at what a name hides and the one
+// at which it removes that name. What the snapshot before shows must not be seen in the live tree again.
+func TestDeleteWhileRemovingAName(t *testing.T) {
+	w := newStoreWorld(t, Options{})
+	l := w.s.Live()
+	file := Spec{Mode: syscall.S_IFREG | 0o644}
+	_, err := l.Create(Root, "name", file)
+	w.ok("create", err)
+	w.ok("snapshot", w.snapshot("one", true))
+	w.ok("unlink", l.Unlink(Root, "name"))
+	w.ok("snapshot", w.snapshot("two", true))
+	_, err = l.Create(Root, "name", file)
+	w.ok("create", err)
+
+	func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		e, err := l.doomed("unlink", Root, "name")
+		w.ok("look", err)
+		_, err = w.s.Delete([]string{"two"}, false, nil)
+		w.ok("delete", err)
+		delete(w.want, "two")
+		c, err := l.begin()
+		w.ok("begin", err)
+		defer c.end()
+		c.removeEntry(&e)
+		w.ok("commit", c.commit())
+	}()
+	if a, err := l.Lookup(Root, "name"); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("the removed name leads to inode %d, %v", a.Ino, err)
+	}
+	w.verify()
 }

@@ -76,7 +76,7 @@ func finish(t *testing.T, cmd *exec.Cmd) result {
 func (r result) ok() string {
 	r.t.Helper()
 	if r.code != control.Done || r.stderr != "" {
-		r.t.Fatalf("snapfs %s: code %d, stderr %q", r.args, r.code, r.stderr)
+		r.t.Fatalf("snapfs %s: code %d, stderr %q, stdout %q", r.args, r.code, r.stderr, r.stdout)
 	}
 	return r.stdout
 }

@@ -27,11 +27,13 @@ func (p place) execute(t *testing.T, script string, flags ...string) result {
 	return finish(t, command(args...))
 }
 
-// noneLeft wants no snapshots, no process that was marked, and no mount but the live one.
-func (p place) noneLeft(t *testing.T, mark string) {
+// noneLeft wants no snapshots, no process of an exec in this place, none that was marked, and no mount but the live one.
+func (p place) noneLeft(t *testing.T, marks ...string) {
 	t.Helper()
 	eventually(t, "the snapshot to go", func() bool { return snapfs(t, "list", p.point).ok() == "no snapshots\n" })
-	eventually(t, "the processes to go", func() bool { return len(marked(mark)) == 0 })
+	for _, mark := range append(marks, p.point+"\x00--\x00") {
+		eventually(t, "the processes to go", func() bool { return len(marked(mark)) == 0 })
+	}
 	mounts, err := control.Mounts()
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +167,7 @@ func TestExecShowsTheSameTree(t *testing.T) {
 	if want := "frozenfrozen.\n./hard\n./link\n./sub\n./sub/file\ny"; out != want {
 		t.Errorf("it shows %q, want %q", out, want)
 	}
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecIsFrozen: what is written outside meanwhile is not seen inside, and nothing can be written inside.
@@ -193,7 +195,7 @@ func TestExecIsFrozen(t *testing.T) {
 	}
 	r.wait()
 	wantFile(t, p.in("file"), "new")
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 func TestExecStatus(t *testing.T) {
@@ -220,7 +222,7 @@ func TestExecStatus(t *testing.T) {
 	snapfs(t, "snapshot", p.point, "taken").ok()
 	snapfs(t, "exec", "--name", "taken", p.point, "--", "true").fails(control.Exists, "taken")
 	snapfs(t, "delete", p.point, "taken").ok()
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 func TestExecKeeps(t *testing.T) {
@@ -265,7 +267,7 @@ func TestExecCurrentDirectory(t *testing.T) {
 	if out := finish(t, cmd).ok(); out != p.dir+"\n" {
 		t.Errorf("outside it is in %q", out)
 	}
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecAtPartOfTree: the mount is of a subdirectory.
@@ -317,7 +319,7 @@ func TestExecPassesSignalsOn(t *testing.T) {
 	r := p.start(t, "echo ready; exec sleep 1000")
 	r.cmd.Process.Signal(syscall.SIGTERM)
 	r.want(143)
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecKilled kills each of the processes of an exec: nothing of the others is left.
@@ -399,7 +401,7 @@ func TestExecManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecOfDeletedSnapshot: deleting or renaming the snapshot does not take the tree from the command.
@@ -416,7 +418,7 @@ func TestExecOfDeletedSnapshot(t *testing.T) {
 			t.Errorf("after %v it reads %q", args, line)
 		}
 		r.want(control.Done)
-		p.noneLeft(t, "none")
+		p.noneLeft(t)
 		write(t, p.in("file"), "x")
 	}
 }
@@ -469,5 +471,5 @@ func TestViewOfWhatIsNoDevice(t *testing.T) {
 			t.Errorf("the snapshot is still there: %v", err)
 		}
 	}
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }

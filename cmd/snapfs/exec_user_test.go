@@ -126,7 +126,7 @@ func TestExecWithoutNamespaces(t *testing.T) {
 	outer.Args[len(outer.Args)-len(cmd.Args)] = ownPath(t)
 	outer.Env = cmd.Env
 	finish(t, outer).fails(control.Refused, "does not let user 0 mount", "root", ".snapshots")
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecWithoutCapabilities: root in a container without CAP_SYS_ADMIN goes by a user namespace like others.
@@ -142,7 +142,7 @@ func TestExecWithoutCapabilities(t *testing.T) {
 	if out := finish(t, outer).ok(); out != "x" {
 		t.Errorf("it printed %q", out)
 	}
-	p.noneLeft(t, "none")
+	p.noneLeft(t)
 }
 
 // TestExecRefusedToOthers: who may not take snapshots is told so, also where he cannot even see the store.

@@ -31,7 +31,7 @@ recovers() {
     local dir pid one
     dir=$(copy "$1" copy)
     for f in "$dir"/appendonlydir/*.manifest; do
-        [[ ! -e $f ]] || redis-check-aof "$f" >/dev/null || fail "redis-check-aof $1"
+        [[ ! -e $f ]] || redis-check-aof "$f" >"$SCRATCH/checked" || fail "redis-check-aof $1: $(tail -3 "$SCRATCH/checked" | tr "\n" " ")"
     done
     server "$dir" "$copied" "${@:3}"
     pid=$!

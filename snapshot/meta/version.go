@@ -25,13 +25,19 @@ func (d *DB) Versions(k Key) (vs []Version, err error) {
 	return vs, cmp.Or(failed, err)
 }
 
-// Older tells whether k existed as of the epoch before e: whether something stays behind when its version of e goes.
+// Older tells whether k has a version older than epoch e, be it a tombstone: whether something stays behind when its version of e goes.
+// A tombstone counts although it hides nothing from the live tree: a removal of snapshots may drop it at any moment because the
+// version of e hides it, and what is below it must not be seen again.
 func (d *DB) Older(k Key, e cow.Epoch) (bool, error) {
 	if e == 0 {
 		return false, nil
 	}
-	found, err := d.newest(k, e-1, func([]byte) error { return nil })
-	return found != 0, err
+	it, err := d.iterator(k.at(e-1), k.end())
+	if err != nil {
+		return false, err
+	}
+	older := it.First()
+	return older, d.ended(it)
 }
 
 // Touched visits the keys that got a version in epoch from, in the one after it, and so on up to epoch to, until visit
