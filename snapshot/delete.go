@@ -177,7 +177,7 @@ func (s *Store) remove(e *snap) (freed int64, err error) {
 	if err != nil {
 		return freed, err
 	}
-	n, err := s.removeVersions(before, epoch, after)
+	n, err := s.removeVersions(between{before, epoch, after})
 	freed += n
 	if err != nil {
 		return freed, err
@@ -203,18 +203,48 @@ type versionOf struct {
 	key   meta.Key
 }
 
-// removeVersions drops the versions that no other view reads, now that the snapshot of epoch s, between before and after,
-// goes. Only keys that were touched between the freeze before and that of s can have any.
-func (s *Store) removeVersions(before, epoch, after cow.Epoch) (freed int64, err error) {
+// between is what the snapshot of an epoch is between, when it goes: the snapshots before and after it, or what stands for them.
+//
+// Of every key there is at most one version between two snapshots that follow each other, and no tombstone with nothing below (but see
+// unread). When the snapshot goes that is restored: what was written before its freeze goes if something was written after it. So the keys
+// that were touched on either side of it include all that matter, and the side with fewer is looked through: a removal costs what
+// changed before or after the snapshot, whichever is less. Of the oldest one, what changed before is the whole tree.
+//
+// The live tree, which is the later side of the newest snapshot, goes on meanwhile. It takes away itself what it replaces: the pool has
+// forgotten the snapshot before with the gate held exclusively, so every change since then knows it (see meta.Batch.ReadUpTo).
+type between struct{ before, epoch, after cow.Epoch }
+
+// quieterSide returns the first and the last epoch of the side on which fewer keys were touched.
+func (s *Store) quieterSide(r between) (from, to cow.Epoch, err error) {
+	for limit := removeBatch; ; limit *= 8 {
+		for _, side := range [...][2]cow.Epoch{{r.epoch + 1, r.after}, {r.before + 1, r.epoch}} {
+			n := 0
+			err := s.db.Touched(side[0], side[1], func(cow.Epoch, meta.Key) bool {
+				n++
+				return n < limit
+			})
+			if err != nil || n < limit {
+				return side[0], side[1], err
+			}
+		}
+	}
+}
+
+// removeVersions drops the versions that no other view reads, now that the snapshot goes.
+func (s *Store) removeVersions(r between) (freed int64, err error) {
+	from, to, err := s.quieterSide(r)
+	if err != nil {
+		return 0, err
+	}
 	var touched []versionOf
 	var failed error
 	flush := func() {
-		n, err := s.removeTouched(touched, after)
+		n, err := s.removeTouched(touched, r)
 		freed += n
 		touched = touched[:0]
 		failed = err
 	}
-	err = s.db.Touched(before+1, epoch, func(e cow.Epoch, k meta.Key) bool {
+	err = s.db.Touched(from, to, func(e cow.Epoch, k meta.Key) bool {
 		touched = append(touched, versionOf{e, k})
 		if len(touched) >= removeBatch {
 			flush()
@@ -227,9 +257,8 @@ func (s *Store) removeVersions(before, epoch, after cow.Epoch) (freed int64, err
 	return freed, cmp.Or(failed, err)
 }
 
-// removeTouched drops those versions that are hidden by a newer one from every view up to after, and lists contents that
-// lost their last reader as garbage.
-func (s *Store) removeTouched(touched []versionOf, after cow.Epoch) (freed int64, err error) {
+// removeTouched drops the unread versions of some keys, and lists contents that lost their last reader as garbage.
+func (s *Store) removeTouched(touched []versionOf, r between) (freed int64, err error) {
 	b := s.db.NewBatch()
 	defer func() {
 		if b != nil {
@@ -238,16 +267,18 @@ func (s *Store) removeTouched(touched []versionOf, after cow.Epoch) (freed int64
 	}()
 	dropped := map[meta.Ino][]cow.Epoch{}
 	for _, t := range touched {
-		drop, err := s.unread(t, after)
+		unread, later, err := s.unread(t, r)
 		if err != nil {
 			return 0, err
 		}
-		if !drop {
-			continue
+		for _, e := range unread {
+			b.DropVersion(t.key, e)
 		}
-		b.DropVersion(t.key, t.epoch)
-		if t.key.Kind() == meta.KindInode {
-			dropped[t.key.Ino()] = append(dropped[t.key.Ino()], t.epoch)
+		if later != 0 {
+			b.Touch(t.key, later+1)
+		}
+		if len(unread) > 0 && t.key.Kind() == meta.KindInode {
+			dropped[t.key.Ino()] = append(dropped[t.key.Ino()], unread...)
 		}
 	}
 	for ino, epochs := range dropped {
@@ -262,20 +293,37 @@ func (s *Store) removeTouched(touched []versionOf, after cow.Epoch) (freed int64
 	return freed, err
 }
 
-// unread reports whether no view reads a version: a newer one hides it, or it is a tombstone with nothing below.
-func (s *Store) unread(t versionOf, after cow.Epoch) (bool, error) {
+// unread returns the epochs of the versions of a touched key that no view reads without the snapshot: a newer one hides them, or
+// they are a tombstone with nothing below. A mark without its version counts as one. What is of the current epoch belongs to the live
+// tree, which may be writing it again at this moment: such a tombstone stays, and later is its epoch. It has to go with the snapshot that
+// ends that epoch, so its key is marked once more, on the other side of that.
+func (s *Store) unread(t versionOf, r between) (epochs []cow.Epoch, later cow.Epoch, err error) {
+	current := s.pool.Current() // first: what is older does not change any more
 	vs, err := s.db.Versions(t.key)
 	if err != nil {
-		return false, err
+		return nil, 0, err
 	}
+	marked := false
+	var last meta.Version // the oldest that stays
 	for i, v := range vs {
-		if v.Epoch == t.epoch {
-			hidden := i > 0 && vs[i-1].Epoch <= after
-			bare := v.Tombstone && i == len(vs)-1 && v.Epoch < s.pool.Current()
-			return hidden || bare, nil
+		marked = marked || v.Epoch == t.epoch
+		if i > 0 && r.before < v.Epoch && v.Epoch <= r.epoch && vs[i-1].Epoch <= r.after {
+			epochs = append(epochs, v.Epoch)
+			continue
 		}
+		last = v
 	}
-	return true, nil // the version is gone; so goes its mark
+	switch {
+	case !last.Tombstone:
+	case last.Epoch >= current:
+		later = last.Epoch
+	case last.Epoch <= r.after:
+		epochs = append(epochs, last.Epoch)
+	}
+	if !marked && t.epoch < current {
+		epochs = append(epochs, t.epoch)
+	}
+	return epochs, later, nil
 }
 
 // dropContents lists as garbage the contents that only the dropped versions of an inode had.

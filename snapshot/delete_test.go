@@ -2,11 +2,14 @@ package snapshot
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/snapfs/snapfs/cow"
+	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
 // TestDeleteWhileFreezing: while a snapshot is being removed the next one is frozen, and then the live tree changes what the
@@ -80,4 +83,80 @@ func TestDeleteWhileRemovingAName(t *testing.T) {
 		t.Errorf("the removed name leads to inode %d, %v", a.Ino, err)
 	}
 	w.verify()
+}
+
+// noneUnread checks that no version of the namespace is kept which nobody reads: between two snapshots that follow each other there is at
+// most one of every key, and none is a tombstone with nothing below, but one that is marked to go with the next snapshot.
+func (w *storeWorld) noneUnread() {
+	w.t.Helper()
+	var snaps []cow.Epoch
+	for e := range w.s.snaps.byEpoch {
+		snaps = append(snaps, e)
+	}
+	seen := map[meta.Key]bool{}
+	marked := map[versionOf]bool{}
+	w.ok("touched", w.s.db.Touched(0, meta.Latest-1, func(e cow.Epoch, k meta.Key) bool {
+		marked[versionOf{e, k}] = true
+		return true
+	}))
+	err := w.s.db.Touched(0, meta.Latest-1, func(_ cow.Epoch, k meta.Key) bool {
+		if seen[k] {
+			return true
+		}
+		seen[k] = true
+		vs, err := w.s.db.Versions(k)
+		w.ok("versions", err)
+		for i := 1; i < len(vs); i++ {
+			if !slices.ContainsFunc(snaps, func(s cow.Epoch) bool { return vs[i].Epoch <= s && s < vs[i-1].Epoch }) {
+				w.t.Errorf("%q has versions of epochs %d and %d, snapshots are %d", k, vs[i-1].Epoch, vs[i].Epoch, snaps)
+			}
+		}
+		if n := len(vs); n > 0 && vs[n-1].Tombstone && vs[n-1].Epoch < w.s.pool.Current() && !marked[versionOf{vs[n-1].Epoch + 1, k}] {
+			w.t.Errorf("%q has a tombstone of epoch %d with nothing below", k, vs[n-1].Epoch)
+		}
+		return true
+	})
+	w.ok("touched", err)
+}
+
+// TestDeletionCostsWhatChanged: the deletion of a snapshot looks through what changed before it or after it, whichever is less.
+func TestDeletionCostsWhatChanged(t *testing.T) {
+	w := newStoreWorld(t, Options{})
+	l := w.s.Live()
+	makeFiles := func(dir string, n int) {
+		d, err := l.Create(Root, dir, Spec{Mode: syscall.S_IFDIR | 0o755})
+		w.ok("mkdir", err)
+		for i := range n {
+			_, err := l.Create(d.Ino, fmt.Sprint(i), Spec{Mode: syscall.S_IFREG | 0o644})
+			w.ok("create", err)
+		}
+	}
+	makeFiles("many", 2000)
+	w.ok("snapshot", w.snapshot("a", true))
+	makeFiles("few", 3)
+	w.ok("snapshot", w.snapshot("b", true))
+	makeFiles("more", 2000)
+	for name, want := range map[string]string{"a": "after", "b": "before"} {
+		info, err := w.s.Find(name)
+		w.ok("find", err)
+		before, after := w.s.snaps.neighbours(info.Epoch)
+		r := between{before, info.Epoch, min(after, w.s.pool.Current())}
+		from, _, err := w.s.quieterSide(r)
+		w.ok("quieter side", err)
+		side := "before"
+		if from > info.Epoch {
+			side = "after"
+		}
+		if side != want {
+			t.Errorf("less changed %s snapshot %s", side, name)
+		}
+	}
+	for _, name := range []string{"a", "b"} {
+		_, err := w.s.Delete([]string{name}, false, nil)
+		w.ok("delete", err)
+		delete(w.want, name)
+		w.noneUnread()
+	}
+	w.verify()
+	w.check()
 }

@@ -40,7 +40,7 @@ func (s *Store) Visible() []Info {
 // Count returns how many snapshots are visible.
 func (s *Store) Count() int { return len(s.snaps.entries()) }
 
-// exclusive returns the bytes that deleting the snapshot would give back. It costs what changed since the snapshot before; it is kept until
+// exclusive returns the bytes that deleting the snapshot would give back. It costs what changed before or after it (see between); it is kept until
 // a neighbour changes (the newest has the live tree for one, and is measured anew each time).
 func (s *Store) exclusive(e *snap) (bytes int64, err error) {
 	var epoch cow.Epoch
@@ -67,15 +67,20 @@ func (s *Store) exclusive(e *snap) (bytes int64, err error) {
 
 // exclusiveContents returns the size of the contents that only the snapshot of the given epoch has: what removeVersions would free.
 func (s *Store) exclusiveContents(before, epoch, after cow.Epoch) (bytes int64, err error) {
+	r := between{before, epoch, min(after, s.pool.Current())}
+	from, to, err := s.quieterSide(r)
+	if err != nil {
+		return 0, err
+	}
 	dropped := map[meta.Ino][]cow.Epoch{}
 	var failed error
-	err = s.db.Touched(before+1, epoch, func(e cow.Epoch, k meta.Key) bool {
+	err = s.db.Touched(from, to, func(e cow.Epoch, k meta.Key) bool {
 		if k.Kind() != meta.KindInode {
 			return true
 		}
-		var drop bool
-		if drop, failed = s.unread(versionOf{e, k}, after); drop {
-			dropped[k.Ino()] = append(dropped[k.Ino()], e)
+		var unread []cow.Epoch
+		if unread, _, failed = s.unread(versionOf{e, k}, r); len(unread) > 0 {
+			dropped[k.Ino()] = append(dropped[k.Ino()], unread...)
 		}
 		return failed == nil
 	})

@@ -206,6 +206,7 @@ func (w *storeWorld) reopen() {
 	if after := dump(w.t, w.s.Live()); after != before {
 		w.t.Fatalf("reopened live tree shows\n%s\nand not\n%s", after, before)
 	}
+	w.noneUnread()
 }
 
 // crash goes on with a copy of the store's directory, as it is at this moment: what a killed daemon leaves.

@@ -61,6 +61,9 @@ func (b *Batch) DropVersion(k Key, e cow.Epoch) {
 	b.delete(touchedKey(e, k))
 }
 
+// Touch marks k as touched in epoch e, without a version of it.
+func (b *Batch) Touch(k Key, e cow.Epoch) { b.set(touchedKey(e, k), nil) }
+
 // putVersion writes the version of epoch e. If the version before is of the same epoch, it is replaced and marked already; if no
 // snapshot reads it (ReadUpTo), it goes.
 func (b *Batch) putVersion(k Key, e, prev cow.Epoch, value []byte) {
