@@ -31,17 +31,10 @@ func (b *Batch) Commit(sync bool) (seq uint64, err error) {
 		b.Discard()
 		return 0, fmt.Errorf("meta: commit: %w", err)
 	}
-	upTo := d.committed.Load() // what a synced commit makes durable besides itself
-	if err = d.apply("commit", b.b, sync); err != nil {
+	if seq, err = d.apply("commit", b.b, sync, 1); err != nil {
 		return 0, err // the batch is not closed: Pebble may still refer to it
 	}
-	seq = d.committed.Add(1)
-	if sync {
-		if seq == upTo+1 {
-			upTo = seq
-		}
-		raiseTo(&d.synced, upTo)
-	} else {
+	if !sync {
 		d.carrier.soon()
 	}
 	return seq, b.b.Close()

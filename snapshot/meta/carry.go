@@ -66,7 +66,7 @@ func (d *DB) carry() {
 	}
 	d.guard.soft.Add(1)
 	defer d.guard.soft.Add(-1)
-	if d.hand("write out", b, true) == nil {
+	if _, err := d.hand("write out", b, true, 0); err == nil {
 		_ = b.Close()
 	}
 }

@@ -39,7 +39,7 @@ type DB struct {
 
 	inos, contents counter
 
-	committed atomic.Uint64         // batches committed so far
+	committed atomic.Uint64         // batches handed to Pebble so far, in the order of its log. Raised under applying
 	synced    atomic.Uint64         // batches known to be durable; INVARIANT: synced <= committed
 	failure   atomic.Pointer[error] // set once, by the first failed write or sync (I11)
 
@@ -229,7 +229,7 @@ func readError(err error) error {
 	return fmt.Errorf("meta: read: %w: %w", syscall.EIO, err)
 }
 
-// Sync makes every batch committed so far durable. It is free when they are already.
+// Sync makes durable every batch that was committed, or could be seen, before the call. It is free when they are already.
 func (d *DB) Sync() error {
 	upTo := d.committed.Load()
 	if err := d.Err(); err != nil {
@@ -242,49 +242,54 @@ func (d *DB) Sync() error {
 	if err := b.LogData([]byte{1}, nil); err != nil {
 		return err
 	}
-	if err := d.apply("sync", b, true); err != nil { // takes no room: not for admit
+	if _, err := d.apply("sync", b, true, 0); err != nil { // takes no room: not for admit
 		return err
 	}
-	raiseTo(&d.synced, upTo)
 	return b.Close()
 }
 
-// apply hands a batch to Pebble and, if sync is set, waits until it is durable. Nothing is handed over that might have to wait for
-// room on the disk. One batch at a time is, so that those few that are on their way find what is kept back for them.
-func (d *DB) apply(op string, b *pebble.Batch, sync bool) error {
+// apply hands a batch to Pebble and, if sync is set, waits until it and all before it are durable. counts is 1 for what Committed
+// counts, else 0; seq is the count then. Nothing is handed over that might have to wait for room on the disk. One batch at a time is, so
+// that those few that are on their way find what is kept back for them.
+func (d *DB) apply(op string, b *pebble.Batch, sync bool, counts uint64) (seq uint64, err error) {
 	if sync {
 		d.guard.hard.Add(1)
 		defer d.guard.hard.Add(-1)
 	}
-	return d.hand(op, b, sync)
+	if seq, err = d.hand(op, b, sync, counts); err == nil && sync {
+		raiseTo(&d.synced, seq)
+	}
+	return seq, err
 }
 
 // hand is apply for a caller that has told the guard whether it means a sync.
-func (d *DB) hand(op string, b *pebble.Batch, sync bool) error {
+func (d *DB) hand(op string, b *pebble.Batch, sync bool, counts uint64) (seq uint64, err error) {
 	if err := d.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := d.stuck(); err != nil {
-		return err
+		return 0, err
 	}
-	err := d.final(op, func() error {
+	err = d.final(op, func() error {
 		d.applying.Lock()
 		defer d.applying.Unlock()
 		if err := d.Err(); err != nil {
 			return err
 		}
+		// Before it can be seen: a Sync by somebody who has seen it must not take it for durable. In the order of the log.
+		seq = d.committed.Add(counts)
 		if sync {
 			return d.db.ApplyNoSyncWait(b, pebble.Sync)
 		}
 		return d.db.Apply(b, pebble.NoSync)
 	})
 	if err != nil || !sync {
-		return err
+		return seq, err
 	}
 	if err := d.final(op, b.SyncWait); err != nil {
-		return err
+		return seq, err
 	}
-	return d.Err() // the guard tells us of a failed sync, not Pebble
+	return seq, d.Err() // the guard tells us of a failed sync, not Pebble
 }
 
 // stuck returns the error of Pebble's last attempt to write a memtable, until one succeeds. A batch that came meanwhile could
@@ -296,7 +301,7 @@ func (d *DB) stuck() error {
 	return nil
 }
 
-// Committed returns the number of the last batch; every batch that is in now has it or a lower one.
+// Committed returns the number of the last batch; every batch that can be seen now has it or a lower one.
 func (d *DB) Committed() uint64 { return d.committed.Load() }
 
 // Synced tells whether the batch with the given number (see Batch.Commit) is durable.
