@@ -2,20 +2,25 @@ package fs
 
 import (
 	"fmt"
-	"slices"
 	"syscall"
 
 	"github.com/snapfs/snapfs/cow"
 	"github.com/snapfs/snapfs/snapshot"
 )
 
-// take pushes what the kernel holds dirty, then takes a snapshot. The kernel is not notified.
+// take pushes what the kernel holds dirty, then takes a snapshot. The kernel is not notified, but where the snapshot fails after
+// somebody may have seen it.
 func (m *Mount) take(r snapshot.Request) (snapshot.Taken, error) {
 	if err := m.writable(); err != nil {
 		return snapshot.Taken{}, err
 	}
 	if err := m.push(); err != nil {
 		return snapshot.Taken{}, fmt.Errorf("snapshot: %w", err)
+	}
+	r.Hidden = func(i snapshot.Info) {
+		m.views.drop(i.Epoch)
+		m.touched()
+		go m.announceGone(i.Epoch, i.Name) // the caller may hold locks
 	}
 	taken, err := m.store.Snapshot(r)
 	m.touched()
@@ -28,22 +33,20 @@ func (m *Mount) remove(names []string, dryRun bool) ([]snapshot.Info, []snapshot
 	if err := m.writable(); err != nil && !dryRun {
 		return nil, nil, err
 	}
-	var infos []snapshot.Info
-	for _, name := range names {
-		if info, err := m.store.Find(name); err == nil { // an unknown name is for Delete to complain about
-			infos = append(infos, info)
-		}
+	var gone []snapshot.Info
+	deleted, err := m.store.Delete(names, dryRun, m.hiding(&gone))
+	if len(gone) > 0 {
+		m.touched()
 	}
-	deleted, err := m.store.Delete(names, dryRun, m.views.drop)
-	if dryRun {
-		return nil, deleted, err
-	}
-	m.touched()
-	gone := slices.DeleteFunc(infos, func(was snapshot.Info) bool {
-		is, err := m.store.Find(was.Name)
-		return err == nil && is.Epoch == was.Epoch
-	})
 	return gone, deleted, err
+}
+
+// hiding returns what is called for each snapshot that is out of sight: it notes it in gone.
+func (m *Mount) hiding(gone *[]snapshot.Info) func(snapshot.Info) {
+	return func(i snapshot.Info) {
+		m.views.drop(i.Epoch)
+		*gone = append(*gone, i)
+	}
 }
 
 // rename renames a snapshot. The kernel is not notified.
@@ -100,10 +103,11 @@ func (m *Mount) Delete(names []string, dryRun bool) ([]snapshot.Deleted, error) 
 
 // Drop deletes the snapshot of epoch e, whatever it is called by now. Not for handlers: see announce.
 func (m *Mount) Drop(e cow.Epoch) error {
-	dropped, err := m.store.Drop(e, m.views.drop)
+	var gone []snapshot.Info
+	_, err := m.store.Drop(e, m.hiding(&gone))
 	m.touched()
-	if dropped.Name != "" {
-		m.announceGone(e, dropped.Name)
+	for _, info := range gone {
+		m.announceGone(info.Epoch, info.Name)
 	}
 	return err
 }

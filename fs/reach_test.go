@@ -13,6 +13,11 @@ import (
 // newTestMount mounts a new store until the end of the test.
 func newTestMount(t *testing.T) *Mount {
 	t.Helper()
+	return newTestMountReporting(t, func(err error) { t.Error(err) })
+}
+
+func newTestMountReporting(t *testing.T, report func(error)) *Mount {
+	t.Helper()
 	dir := t.TempDir()
 	opt := Options{MountPoint: filepath.Join(dir, "mnt"), StorePath: filepath.Join(dir, "store")}
 	for _, path := range []string{opt.MountPoint, opt.StorePath} {
@@ -20,7 +25,7 @@ func newTestMount(t *testing.T) *Mount {
 			t.Fatal(err)
 		}
 	}
-	store, err := snapshot.Open(opt.StorePath, snapshot.Options{Create: true, Report: func(err error) { t.Error(err) }})
+	store, err := snapshot.Open(opt.StorePath, snapshot.Options{Create: true, Report: report})
 	if err != nil {
 		t.Fatal(err)
 	}

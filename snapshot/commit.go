@@ -29,6 +29,7 @@ type Request struct {
 	NoWait      bool                    // return once frozen; the commit goes on in the background
 	Frozen      func(Taken)             // if set: called after the freeze, before the bytes are durable; the snapshot is visible now
 	Progress    func(done, total int64) // if set: told the pages written and to be written, from time to time
+	Hidden      func(Info)              // if set: called where the snapshot fails, when no new view of it can be had; as for Delete
 }
 
 // pending is a snapshot between its freeze and its end.
@@ -134,7 +135,7 @@ func (s *Store) end(p *pending, name string) (Taken, error) {
 		return taken, nil
 	}
 	err = fmt.Errorf("snapshot %q failed and is removed: %w", name, err)
-	return Taken{}, errors.Join(err, s.discard(p.entry))
+	return Taken{}, errors.Join(err, s.discard(p))
 }
 
 // commit makes a frozen snapshot durable. The order of its steps, and what recovery finds when the power goes in between:

@@ -18,13 +18,14 @@ type Deleted struct {
 }
 
 // Delete deletes snapshots: all, or none if a name is unknown (ErrUnknown) or held (ErrHeld). hidden, if not nil, is called for each when
-// no new view of it can be had, so that caches let go of theirs. A snapshot that is still being written is waited for.
-func (s *Store) Delete(names []string, dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+// no new view of it can be had, so that caches let go of theirs; also where Delete fails later on. A snapshot that is still being written
+// is waited for.
+func (s *Store) Delete(names []string, dryRun bool, hidden func(Info)) ([]Deleted, error) {
 	return s.delete(func() ([]*snap, error) { return s.toDelete(names) }, dryRun, hidden)
 }
 
 // Drop is Delete for a snapshot that is known by its epoch, whatever it is called by now.
-func (s *Store) Drop(e cow.Epoch, hidden func(cow.Epoch)) (Deleted, error) {
+func (s *Store) Drop(e cow.Epoch, hidden func(Info)) (Deleted, error) {
 	out, err := s.delete(func() ([]*snap, error) {
 		name, err := s.snaps.nameOf(e)
 		if err != nil {
@@ -39,7 +40,7 @@ func (s *Store) Drop(e cow.Epoch, hidden func(cow.Epoch)) (Deleted, error) {
 }
 
 // delete deletes the snapshots that choose returns in the deletion's turn.
-func (s *Store) delete(choose func() ([]*snap, error), dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+func (s *Store) delete(choose func() ([]*snap, error), dryRun bool, hidden func(Info)) ([]Deleted, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (s *Store) delete(choose func() ([]*snap, error), dryRun bool, hidden func(
 
 // deleteInTurn is delete in its turn, but for tidying: that may wait for a flush which waits for the writer of a snapshot whose
 // turn comes after ours.
-func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden func(cow.Epoch)) ([]Deleted, error) {
+func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden func(Info)) ([]Deleted, error) {
 	turn := s.turns.ticket()
 	turn.wait()
 	defer turn.done()
@@ -80,16 +81,17 @@ func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden
 	if err := s.putSnapshots(recs...); err != nil {
 		return nil, fmt.Errorf("delete snapshots: %w", err)
 	}
-	for i, e := range entries {
-		freed, err := s.hideAndRemove(e, hidden)
-		if err != nil {
-			return nil, fmt.Errorf("delete snapshot %q (it is gone; its space comes back when the store is opened again): %w", e.rec.Name, err)
+	for i, e := range entries { // none stays in sight after a failure: the next start removes what says that it is being deleted
+		freed, failed := s.hideAndRemove(e, hidden)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("delete snapshot %q (it is gone; its space comes back when the store is opened again): %w",
+				e.rec.Name, failed))
 		}
 		if freed != nil {
 			out[i].Bytes = *freed
 		}
 	}
-	return out, nil
+	return out, err
 }
 
 // toDelete finds the snapshots of names, each once.
@@ -116,13 +118,17 @@ func (s *Store) toDelete(names []string) ([]*snap, error) {
 
 // hideAndRemove takes a snapshot whose record says "deleting" out of sight and removes it: now if nobody reads it, and then says
 // what that freed, else when the last view comes back.
-func (s *Store) hideAndRemove(e *snap, hidden func(cow.Epoch)) (freed *int64, err error) {
-	s.snaps.update(e, func(e *snap) { e.rec.State = meta.Deleting })
+func (s *Store) hideAndRemove(e *snap, hidden func(Info)) (freed *int64, err error) {
+	var info Info
+	s.snaps.update(e, func(e *snap) {
+		e.rec.State = meta.Deleting
+		info = e.info()
+	})
 	var mu sync.Mutex
 	here := true // still in this call, which holds the turn
 	s.snaps.hideThen(e, func() {
 		if hidden != nil {
-			hidden(e.rec.Epoch)
+			hidden(info)
 		}
 	}, func() {
 		mu.Lock()
@@ -159,11 +165,11 @@ func (s *Store) removeLater(e *snap) {
 }
 
 // discard removes a snapshot that failed. In the commit's turn.
-func (s *Store) discard(e *snap) error {
-	rec := e.rec
+func (s *Store) discard(p *pending) error {
+	rec := p.entry.rec
 	rec.State = meta.Deleting
 	_ = s.putSnapshots(rec) // pending is removed by recovery just as well
-	_, err := s.hideAndRemove(e, nil)
+	_, err := s.hideAndRemove(p.entry, p.req.Hidden)
 	return err
 }
 

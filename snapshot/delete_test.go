@@ -160,3 +160,41 @@ func TestDeletionCostsWhatChanged(t *testing.T) {
 	w.verify()
 	w.check()
 }
+
+// TestDeleteSeveralFails: the removal of the first of two snapshots fails. What is recorded as being deleted is out of sight, as it is
+// after the next start.
+func TestDeleteSeveralFails(t *testing.T) {
+	fails := false
+	w := newStoreWorld(t, Options{hook: func(op cow.Op) error {
+		if op.Kind == cow.OpRemoveUndo && fails {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	a, err := w.s.Live().Create(Root, "name", Spec{Mode: syscall.S_IFREG | 0o644})
+	w.ok("create", err)
+	h, err := w.s.Live().OpenFile(a.Ino)
+	w.ok("open", err)
+	w.handles[a.Ino] = h
+	for _, name := range []string{"one", "two", "three"} {
+		_, err = h.WriteAt([]byte(name), 0, false)
+		w.ok("write", err)
+		w.ok("sync", h.Sync(false))
+		w.ok("snapshot", w.snapshot(name, true))
+	}
+	delete(w.want, "one")
+	delete(w.want, "two")
+	fails = true
+	var hidden []string
+	if _, err := w.s.Delete([]string{"one", "two"}, false, func(i Info) { hidden = append(hidden, i.Name) }); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("the deletion: %v", err)
+	}
+	if len(hidden) != 2 {
+		t.Errorf("caches were told of %q", hidden)
+	}
+	w.verify() // "three", nothing else
+	fails = false
+	w.reopen()
+	w.verify()
+	w.check()
+}

@@ -26,7 +26,7 @@ func TestTemporary(t *testing.T) {
 	create(t, w, "two")
 	w.ok("rename", w.s.Rename("first", "second"))
 	hidden := cow.Epoch(0)
-	dropped, err := w.s.Drop(renamed, func(e cow.Epoch) { hidden = e })
+	dropped, err := w.s.Drop(renamed, func(i Info) { hidden = i.Epoch })
 	w.ok("drop", err)
 	if hidden != renamed || dropped.Name != "second" {
 		t.Errorf("dropped %+v; caches were told of %d, not of %d", dropped, hidden, renamed)

@@ -29,7 +29,7 @@ func TestDeleteBesideFlush(t *testing.T) {
 	w.ok("truncate", err)
 	synced, deleted := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := w.s.Delete([]string{"one"}, false, func(cow.Epoch) { // in the turn of the deletion
+		_, err := w.s.Delete([]string{"one"}, false, func(Info) { // in the turn of the deletion
 			if err := w.snapshot("two", false); err != nil {
 				t.Error(err)
 			}
