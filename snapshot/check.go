@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"syscall"
 
 	"github.com/snapfs/snapfs/cow"
 	"github.com/snapfs/snapfs/snapshot/meta"
@@ -73,6 +74,8 @@ type checker struct {
 	strange []cow.ID          // those with numbers that were not given out
 	lost    map[cow.ID][]loss // what contents have lost
 	highest meta.Ino          // of all inodes
+	newest  cow.ID            // of all contents that an inode has
+	began   cow.ID            // contents from it on have come since the check began
 }
 
 // loss is a part of a content that cannot be read.
@@ -82,7 +85,8 @@ type loss struct {
 }
 
 func newChecker(s *Store) *checker {
-	return &checker{s: s, r: Report{Problems: []Problem{}}, used: map[cow.ID]bool{}, lost: map[cow.ID][]loss{}}
+	return &checker{s: s, r: Report{Problems: []Problem{}}, used: map[cow.ID]bool{}, lost: map[cow.ID][]loss{},
+		began: s.db.ContentBound()}
 }
 
 func (c *checker) run() error {
@@ -129,24 +133,44 @@ func (c *checker) checkInodes() error {
 		}
 		if rec != nil && rec.Content != 0 && !c.used[rec.Content] {
 			c.used[rec.Content] = true
+			c.newest = max(c.newest, rec.Content)
 			if !c.s.live.mayBeLost(rec) {
-				c.s.pool.CheckBase(rec.Content, c.report)
+				c.s.pool.CheckBase(rec.Content, func(p cow.Problem) {
+					if c.has(ino, rec.Content) { // else it was removed meanwhile: first the record, then the bytes
+						c.report(p)
+					}
+				})
 			}
 		}
 		return true
 	})
 }
 
+// has reports whether an inode has a content now, in whatever epoch.
+func (c *checker) has(ino meta.Ino, id cow.ID) (found bool) {
+	err := c.s.db.InodeVersions(ino, func(_ cow.Epoch, rec *meta.Inode) bool {
+		found = rec != nil && rec.Content == id
+		return !found
+	})
+	return found || err != nil
+}
+
 // checkBase looks for base files that nobody has.
 func (c *checker) checkBase() error {
-	bound := c.s.db.ContentBound()
+	var others []cow.ID
 	err := c.s.pool.BaseIDs(func(id cow.ID) {
-		if id >= bound {
-			c.strange = append(c.strange, id)
-		} else if !c.used[id] {
-			c.unused = append(c.unused, id)
+		if !c.used[id] {
+			others = append(others, id)
 		}
 	})
+	bound := c.s.db.ContentBound() // now: a number is given out before there is a file
+	for _, id := range others {
+		if id >= bound {
+			c.strange = append(c.strange, id)
+		} else if id < c.began {
+			c.unused = append(c.unused, id)
+		}
+	}
 	for _, id := range c.strange {
 		c.problem(cow.BasePath(id), "a base file with a number that was never given out: the metadata that knew of it is lost")
 	}
@@ -175,6 +199,11 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 		ino  Ino
 		path string
 	}
+	broken := func(path string, err error) {
+		if counted || !errors.Is(err, syscall.ENOENT) { // what is removed meanwhile is not there any more
+			c.problem(path[1:], err.Error())
+		}
+	}
 	for queue := []dir{{Root, top}}; len(queue) > 0; {
 		d := queue[0]
 		queue = queue[1:]
@@ -183,7 +212,7 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 			path := filepath.Join(d.path, ent.Name)
 			rec, err := t.inode(ent.Ino)
 			if err != nil {
-				c.problem(path[1:], err.Error())
+				broken(path, err)
 				return true
 			}
 			if isDir(rec.Mode) && seen[ent.Ino] {
@@ -199,7 +228,7 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 			return true
 		})
 		if err != nil {
-			c.problem(d.path[1:], err.Error())
+			broken(d.path, err)
 			continue
 		}
 		if rec, err := t.inode(d.ino); counted && err == nil && rec.Nlink != subdirs+2 {

@@ -17,8 +17,8 @@ import (
 //   - the header of an undo log is written anew from its batches, and pages that the index does not know are found again in
 //     the logs (recovery does that whenever a store is opened);
 //   - what an interrupted step left behind is removed, and so are base files that no view has, if all metadata could be read;
-//   - base files of which the metadata knows nothing, because it lost its end, are moved to lost/, and numbers of inodes that are in
-//     use count as given out, so that none is given out again.
+//   - base files of which the metadata knows nothing, because it lost its end, are moved to lost/, and numbers of inodes and
+//     contents that are in use count as given out, so that none is given out again.
 //
 // Bytes that are lost stay lost, and are never replaced by others: what reads them gets EIO. Each step may be repeated (I10).
 func Repair(dir string) (Report, error) {
@@ -121,12 +121,12 @@ func (r *repair) metadata() error {
 	if err := c.run(); err != nil {
 		return err
 	}
-	raised, err := r.s.db.AtLeast(c.highest+1, 0)
+	raised, err := r.s.db.AtLeast(c.highest+1, c.newest+1)
 	if err != nil {
 		return err
 	}
 	if raised {
-		r.did("meta", fmt.Sprintf("inodes up to %d are in use, and count as given out now", c.highest))
+		r.did("meta", fmt.Sprintf("inodes up to %d and contents up to %d are in use, and count as given out now", c.highest, c.newest))
 	}
 	for _, id := range c.strange {
 		if err := r.moveToLost(id); err != nil {
