@@ -5,6 +5,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +111,43 @@ func TestCutBaseFile(t *testing.T) {
 		wantErrno(t, "write", err, unix.EIO)
 		m.wantAlive()
 	})
+}
+
+// TestCutWhileUnmounted cuts the base file of a store that nobody has open. What is lost is EIO, not zeros, and check says whose it is.
+func TestCutWhileUnmounted(t *testing.T) {
+	m := newDamaged(t)
+	m.stop()
+	need(t, os.Truncate(baseFile(t, m.storeDir), 100_000))
+	m.start()
+	answered(t, func() {
+		for _, path := range []string{m.live("f"), m.frozen("s", "f")} {
+			f, err := os.Open(path)
+			need(t, err)
+			defer f.Close()
+			b := make([]byte, 100)
+			if n, err := f.ReadAt(b, 50_000); n != len(b) || err != nil {
+				t.Errorf("%s: read before the cut: %d, %v", path, n, err)
+			}
+			_, err = f.ReadAt(b, 600_000)
+			wantErrno(t, path, err, unix.EIO)
+			if at, err := f.Seek(600_000, unix.SEEK_DATA); at != 600_000 || err != nil {
+				t.Errorf("%s: data at %d, %v: what is lost is no hole", path, at, err)
+			}
+		}
+		wantErrno(t, "append", appendTo(m.live("f"), "more"), unix.EIO)
+		m.wantAlive()
+	})
+	for _, check := range []func() (snapshot.Report, error){
+		m.store.Check,
+		func() (snapshot.Report, error) { m.stop(); return snapshot.Check(m.storeDir) },
+	} {
+		report, err := check()
+		need(t, err)
+		if len(report.Problems) != 1 || !slices.Equal(report.Problems[0].Files, []string{".snapshots/s/f", "f"}) {
+			t.Errorf("check says %+v", report.Problems)
+		}
+	}
+	m.start()
+	writeFile(t, m.live("f"), "written anew")
+	wantFile(t, m.live("f"), "written anew")
 }

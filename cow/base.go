@@ -202,6 +202,15 @@ func (b *baseFiles) use(id ID, f func(fd int) error) error {
 	return f(bf.fd)
 }
 
+// length returns the length of a base file, without keeping it open.
+func (b *baseFiles) length(id ID) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(b.dir, basePath(id), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: "base/" + basePath(id), Err: err}
+	}
+	return st.Size, nil
+}
+
 // syncDir makes the names in fan-out directory i durable.
 func (b *baseFiles) syncDir(i int) error {
 	fd, err := b.subdir(i)

@@ -244,7 +244,7 @@ func (x *part) end(cp *capture, written bool) {
 	defer c.mu.Unlock()
 	c.captures = without(c.captures, cp)
 	if written && !x.pages.isEmpty() {
-		c.baseLen = max(c.baseLen, min(pageEnd(x.pages.maximum()), x.size))
+		c.lengthened(min(pageEnd(x.pages.maximum()), x.size))
 	}
 	x.pages.and(c.private) // the rest was cut off by a truncation
 	if !written {

@@ -14,7 +14,11 @@ type Problem struct {
 	What string
 	ID   ID     // the content that has lost bytes; 0: none
 	Page *Place // which page of it; nil: its base file
+	Part *Part  // of the base file, what is lost; nil: all of it
 }
+
+// Part is a range of bytes of a base file.
+type Part struct{ From, To int64 }
 
 // Check verifies every undo log: the checksums of the pages that the index knows, and the headers. It calls report for what is
 // wrong and returns how many pages it verified. The error is one of the check itself.
@@ -112,11 +116,43 @@ func (p *Pool) hasPlace(pl Place) (known bool, err error) {
 	return known, err
 }
 
-// CheckBase calls report if the base file of id is missing.
-func (p *Pool) CheckBase(id ID, report func(Problem)) {
-	if err := p.base.use(id, func(int) error { return nil }); err != nil {
-		report(Problem{Path: "base/" + basePath(id), What: err.Error(), ID: id})
+// ReadsBase reports whether snapshot s, or the live content for an epoch that is none yet, reads any page of the part of the base file.
+func (p *Pool) ReadsBase(s Epoch, id ID, part Part) (bool, error) {
+	if part.From >= part.To {
+		return false, nil
 	}
+	first, last := pagesOf(part.From, part.To-part.From)
+	saved, err := p.savedPages(id, first, last, s)
+	return uint64(saved.len()) < last-first+1, err
+}
+
+// CheckBase calls report if the base file of id is missing, or shorter than it was. mayBeMissing says that nobody has synced it, as far
+// as the namespace knows.
+func (p *Pool) CheckBase(id ID, mayBeMissing bool, report func(Problem)) error {
+	known, err := p.opt.Index.Length(id)
+	if err != nil {
+		return err
+	}
+	n, err := p.base.length(id)
+	if errors.Is(err, unix.ENOENT) && mayBeMissing && known == 0 {
+		return nil
+	}
+	if err == nil && n < known {
+		// It may have been cut by us since: then the length was forgotten before.
+		if known, err = p.opt.Index.Length(id); err != nil || n >= known {
+			return err
+		}
+		what := fmt.Sprintf("it is %d bytes long, and was %d: bytes are lost", n, known)
+		report(Problem{Path: BasePath(id), What: what, ID: id, Part: &Part{n, known}})
+		return nil
+	}
+	if err == nil {
+		err = p.base.use(id, func(int) error { return nil }) // it is a file, and can be opened
+	}
+	if err != nil {
+		report(Problem{Path: BasePath(id), What: err.Error(), ID: id})
+	}
+	return nil
 }
 
 // BaseIDs calls visit for every base file in the store.

@@ -19,6 +19,7 @@ type content struct {
 	p  *Pool
 	id ID
 
+	cuts   int  // how many are about to cut its base file. GUARDED_BY p.mu
 	refs   int  // open Files and Frozens, one for private pages, and one if pinned. GUARDED_BY p.mu
 	pinned bool // failed, which nobody may forget (I11). GUARDED_BY p.mu
 
@@ -32,6 +33,7 @@ type content struct {
 	reach   int64 // bound of what snapshots read from the base file, as of epoch
 	epoch   Epoch // the era that reach and owned belong to
 	baseLen int64 // length of the base file; behind it a mapping must not be touched
+	lost    span  // what the base file had behind its end when it was synced, and has no more: damage
 	blank   int64 // the base file is zero from the content's end up to here, if this is beyond the end
 	solid   span  // a part of the base file without holes and shared blocks; whoever makes one empties it
 
@@ -117,7 +119,7 @@ func (c *content) open(size, reach int64, asOf Epoch, mayBeLost bool) error {
 	}
 	var st unix.Stat_t
 	err := c.p.base.use(c.id, func(fd int) error { return unix.Fstat(fd, &st) })
-	if errors.Is(err, fs.ErrNotExist) && mayBeLost {
+	if errors.Is(err, fs.ErrNotExist) && mayBeLost && !c.wasSynced() {
 		var f *baseFile
 		if f, err = c.p.base.acquire(c.id, true); err == nil {
 			c.p.base.release(f)
@@ -127,6 +129,10 @@ func (c *content) open(size, reach int64, asOf Epoch, mayBeLost bool) error {
 	if err != nil {
 		return fmt.Errorf("open content %d: %w", c.id, noEntryIsEIO(err))
 	}
+	lost, err := c.missing(st.Size, max(size, reach))
+	if err != nil {
+		return fmt.Errorf("open content %d: %w", c.id, err)
+	}
 	epoch := c.p.Enter()
 	defer c.p.Leave()
 	c.mu.Lock()
@@ -135,6 +141,7 @@ func (c *content) open(size, reach int64, asOf Epoch, mayBeLost bool) error {
 		reach = max(reach, size) // the record is frozen: some snapshot has it
 	}
 	c.live, c.size, c.reach, c.epoch, c.baseLen = true, size, reach, epoch, st.Size
+	c.lost = lost
 	c.named.Store(!mayBeLost)
 	c.allKnown = reach == 0
 	return nil

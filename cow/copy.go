@@ -45,6 +45,9 @@ func (f *File) CopyFrom(src Origin, from, off, n int64, record Record) (int64, e
 	if err := c.failed(); err != nil {
 		return 0, err
 	}
+	if err := c.intact(off + n); err != nil {
+		return 0, pathError("copy to", c.id, err)
+	}
 	done, err := c.copyBase(src, from, off, n, record)
 	if err != nil {
 		return 0, pathError("copy to", c.id, err)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/RoaringBitmap/roaring/v2/roaring64"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,9 @@ type dirtySet struct {
 
 	bares uint64        // counts calls of bare. GUARDED_BY mu
 	last  map[ID]uint64 // the last call of bare, of contents that were not synced since. GUARDED_BY mu
+
+	grown *roaring64.Bitmap // contents whose base file got another length: not synced since. GUARDED_BY mu
+	ready *roaring64.Bitmap // those that were: their lengths can be recorded. GUARDED_BY mu
 }
 
 // dirtyIDs is a part of the dirty set that is being synced.
@@ -34,7 +38,9 @@ const (
 	mostSingle = 64 // up to so many files are synced one by one
 )
 
-func newDirtySet() *dirtySet { return &dirtySet{ids: map[ID]struct{}{}, last: map[ID]uint64{}} }
+func newDirtySet() *dirtySet {
+	return &dirtySet{ids: map[ID]struct{}{}, last: map[ID]uint64{}, grown: roaring64.New(), ready: roaring64.New()}
+}
 
 func (d *dirtySet) mark(id ID) {
 	d.mu.Lock()
@@ -80,6 +86,8 @@ func (d *dirtySet) forget(id ID) {
 	d.mu.Lock()
 	delete(d.ids, id)
 	delete(d.last, id)
+	d.grown.Remove(uint64(id))
+	d.ready.Remove(uint64(id))
 	d.mu.Unlock()
 }
 
@@ -132,9 +140,11 @@ func (d *dirtySet) done(t *dirtyIDs, ok bool) {
 	}
 }
 
-// settle forgets which contents were bare until t, which is synced, was taken. REQUIRES mu.
+// settle forgets which contents were bare until t, which is synced, was taken, and says that their lengths can be recorded. REQUIRES mu.
 func (d *dirtySet) settle(t *dirtyIDs) {
 	if t.all {
+		d.ready.Or(d.grown)
+		d.grown.Clear()
 		maps.DeleteFunc(d.last, func(_ ID, bare uint64) bool { return bare <= t.asOf })
 		return
 	}
@@ -142,7 +152,61 @@ func (d *dirtySet) settle(t *dirtyIDs) {
 		if d.last[id] <= t.asOf {
 			delete(d.last, id)
 		}
+		if d.grown.CheckedRemove(uint64(id)) {
+			d.ready.Add(uint64(id))
+		}
 	}
+}
+
+// grew notes that a base file may have another length than the known one. Who changed it has marked it before.
+func (d *dirtySet) grew(id ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.has(id) {
+		d.grown.Add(uint64(id))
+	} else {
+		d.ready.Add(uint64(id))
+	}
+}
+
+// stillDirty reports whether id, which was ready, has unsynced bytes again; then it is not.
+func (d *dirtySet) stillDirty(id ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(id) {
+		return false
+	}
+	d.grown.Add(uint64(id))
+	return true
+}
+
+// takeReady takes some of the contents whose lengths can be recorded.
+func (d *dirtySet) takeReady(most int) (ids []ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for it := d.ready.Iterator(); it.HasNext() && len(ids) < most; {
+		ids = append(ids, ID(it.Next()))
+	}
+	for _, id := range ids {
+		d.ready.Remove(uint64(id))
+	}
+	return ids
+}
+
+// giveBack ends the use of what takeReady took and what could not be recorded.
+func (d *dirtySet) giveBack(ids []ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		d.ready.Add(uint64(id))
+	}
+}
+
+// unrecorded reports whether the lengths of some base files are still to be recorded.
+func (d *dirtySet) unrecorded() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.grown.IsEmpty() || !d.ready.IsEmpty()
 }
 
 // SyncBase makes durable every byte that was written to base files before the call, and the names of new ones.

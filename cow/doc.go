@@ -58,6 +58,7 @@
 //	content.flushing  one flush, punch or save of a content at a time; held across I/O
 //	content.change    one change of a content at a time (the kernel's inode lock, again); held across I/O
 //	content.syncing   one fsync of a content at a time; held across I/O
+//	Pool.measuring    known lengths are looked at and recorded by one; whoever holds it waits for no content
 //	Pool.gate         held shared by every change around its memory work, exclusively by the freeze
 //	content.mu        the sets of pages and the mapping of one content
 //	Pool.mu           the tables of the pool

@@ -17,6 +17,9 @@ func (f *File) SeekExtent(off int64, hole bool) (int64, error) {
 	return seekExtent(off, size, hole, func(first, last uint64) (pageSet, error) {
 		var data pageSet
 		err := c.p.baseData(c.id, first, last, &data)
+		if err == nil {
+			err = c.addLost(first, last, &data)
+		}
 		data.or(private.within(first, last))
 		return data, err
 	})
@@ -128,6 +131,9 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 			return data, fmt.Errorf("look up content %d in snapshot %d: %w", c.id, f.s, err)
 		}
 		if err := c.p.baseData(c.id, first, last, &data); err != nil {
+			return data, err
+		}
+		if err := c.addLost(first, last, &data); err != nil {
 			return data, err
 		}
 		data.or(saved)

@@ -117,14 +117,20 @@ func (c *content) readBase(b []byte, off int64) error {
 	if err != nil {
 		return pathError("read", c.id, noEntryIsEIO(err))
 	}
-	if n < len(b) {
-		clear(b[n:])
-		c.mu.RLock()
-		length = min(length, c.baseLen) // and after: cutTail says so before it cuts
-		c.mu.RUnlock()
-		if off+int64(n) < length {
-			return pathError("read", c.id, fmt.Errorf("the base file ends before byte %d, it was %d long: %w", off+int64(n)+1, length, unix.EIO))
-		}
+	if n == len(b) {
+		return nil
+	}
+	clear(b[n:])
+	at := off + int64(n)
+	c.mu.RLock()
+	length = min(length, c.baseLen) // and after: cutTail says so before it cuts
+	c.mu.RUnlock()
+	lost, err := c.lostBehind(at)
+	if err != nil {
+		return pathError("read", c.id, err)
+	}
+	if length = max(length, lost.end()); at < length {
+		return pathError("read", c.id, fmt.Errorf("the base file ends before byte %d, it was %d long: %w", at+1, length, unix.EIO))
 	}
 	return nil
 }

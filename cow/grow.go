@@ -75,6 +75,11 @@ func (f *File) Truncate(size int64, record Record) error {
 	if err := c.failed(); err != nil {
 		return err
 	}
+	if size > f.Size() {
+		if err := c.intact(size); err != nil {
+			return pathError("extend", c.id, err)
+		}
+	}
 	if err := c.lockToGrow(size); err != nil {
 		return pathError("extend", c.id, err)
 	}
@@ -147,6 +152,9 @@ func (f *File) Zero(off, n int64, punch, keepSize bool, record Record) error {
 		return err
 	}
 	end := off + n
+	if err := c.intact(end); err != nil {
+		return pathError("zero", c.id, err)
+	}
 	grow := int64(0)
 	if !keepSize {
 		grow = end
@@ -192,6 +200,9 @@ func (f *File) Allocate(off, n int64, keepSize bool, record Record) error {
 	}
 	if off > MaxSize-n {
 		return unix.EFBIG
+	}
+	if err := c.intact(off + n); err != nil {
+		return pathError("allocate", c.id, err)
 	}
 	grow := int64(0)
 	if !keepSize {
@@ -257,7 +268,7 @@ func (c *content) zeroPart(from, to int64) error {
 				return err
 			}
 			c.mu.Lock()
-			c.baseLen = max(c.baseLen, baseEnd)
+			c.lengthened(baseEnd)
 			c.mu.Unlock()
 		}
 		from = next

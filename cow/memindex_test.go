@@ -10,12 +10,13 @@ type memIndex struct {
 	mu      sync.Mutex
 	places  map[ID]map[uint64][]Place // by page, each list sorted by log
 	indexed map[Epoch]int64
+	lengths map[ID]int64
 	onFind  func() // if set: called before a look-up
 	addErr  error  // if set: Add fails with it
 }
 
 func newMemIndex() *memIndex {
-	return &memIndex{places: map[ID]map[uint64][]Place{}, indexed: map[Epoch]int64{}}
+	return &memIndex{places: map[ID]map[uint64][]Place{}, indexed: map[Epoch]int64{}, lengths: map[ID]int64{}}
 }
 
 func (m *memIndex) Add(log Epoch, upTo int64, places []Place) error {
@@ -126,3 +127,33 @@ func (m *memIndex) RemoveLog(log Epoch) error {
 }
 
 func (m *memIndex) Sync() error { return nil }
+
+func (m *memIndex) Length(id ID) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lengths[id], nil
+}
+
+func (m *memIndex) SetLengths(lengths []Length) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.addErr != nil {
+		return m.addErr
+	}
+	for _, l := range lengths {
+		m.lengths[l.ID] = l.Bytes
+	}
+	return nil
+}
+
+func (m *memIndex) ForgetLengths(ids []ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.addErr != nil {
+		return m.addErr
+	}
+	for _, id := range ids {
+		delete(m.lengths, id)
+	}
+	return nil
+}

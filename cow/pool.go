@@ -35,13 +35,14 @@ type Pool struct {
 	unsettled map[Epoch]chan struct{} // GUARDED_BY mu
 	lost      map[Epoch]bool          // snapshots whose capture was not written. GUARDED_BY mu
 
-	making  sync.Mutex // one undo log is made at a time
-	active  atomic.Pointer[activeLog]
-	dirty   *dirtySet // base files that were written and not synced
-	ordered ordered
-	sick    atomic.Pointer[error] // I11: a failed sync of the whole store
-	room    *room
-	stats   counters
+	making    sync.Mutex // one undo log is made at a time
+	measuring sync.Mutex // held while known lengths are recorded or forgotten; before the locks of contents
+	active    atomic.Pointer[activeLog]
+	dirty     *dirtySet // base files that were written and not synced
+	ordered   ordered
+	sick      atomic.Pointer[error] // I11: a failed sync of the whole store
+	room      *room
+	stats     counters
 
 	stop    chan struct{}
 	kick    chan struct{}

@@ -39,7 +39,7 @@ func (w *world) act(t *rapid.T) {
 		}
 	}
 	switch op := rapid.SampledFrom([]string{"write", "write", "write", "write", "truncate", "punch", "zero", "copy", "copy", "sync", "flush",
-		"freeze", "commit", "remove", "unlink", "close", "verify", "tails"}).Draw(t, "op"); op {
+		"freeze", "commit", "remove", "unlink", "close", "verify", "tails", "measure"}).Draw(t, "op"); op {
 	case "write":
 		data := fill(rapid.Byte().Draw(t, "seed"), rapid.SampledFrom([]int{1, 100, PageSize, 3 * PageSize, 2*PageSize + 77}).Draw(t, "len"))
 		off := offset.Draw(t, "off")
@@ -84,6 +84,12 @@ func (w *world) act(t *rapid.T) {
 	case "tails":
 		ok(w.commitAllBut(0))
 		ok(w.pool.Tails()())
+	case "measure":
+		if rapid.Bool().Draw(t, "synced") {
+			ok(w.pool.SyncBase())
+		}
+		w.measure()
+		w.verifyLengths()
 	case "verify":
 		w.verify()
 	}

@@ -32,6 +32,10 @@ func TestFullMemory(t *testing.T) {
 	w.verify()
 	s, err = w.freeze()
 	must(t, err)
+	must(t, w.commit(s))
+	must(t, w.write(id, 0, fill(2, PageSize))) // else the flushes may have left nothing for the next capture
+	s, err = w.freeze()
+	must(t, err)
 	done := make(chan error)
 	go func() { done <- w.write(id, 0, fill(3, len(data))) }()
 	select {

@@ -1,12 +1,17 @@
 package cow
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
 
 // addTail notes that c's base file is longer than the content: it may be cut once the namespace's record of the new
 // length is durable, so that a power loss never leaves the old length with the bytes gone. REQUIRES c.mu.
 func (p *Pool) addTail(c *content) {
+	if c.lost.n > 0 {
+		return // it is too short already, and that is not to be forgotten
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.tails[c]; !ok {
@@ -16,22 +21,58 @@ func (p *Pool) addTail(c *content) {
 }
 
 // Tails returns a function that cuts base files which are longer than their content and any snapshot need. Call it
-// after having made durable what the namespace recorded up to the call of Tails.
+// after having made durable what the namespace recorded up to the call of Tails, and the index: it forgets the known lengths.
 func (p *Pool) Tails() (cut func() error) {
-	p.mu.Lock()
-	tails := p.tails
-	p.tails = map[*content]struct{}{}
-	p.mu.Unlock()
+	p.measuring.Lock()
+	defer p.measuring.Unlock()
+	tails := p.takeTails()
+	if len(tails) == 0 {
+		return func() error { return nil }
+	}
+	ids := make([]ID, len(tails))
+	for i, c := range tails {
+		ids[i] = c.id
+	}
+	if err := p.opt.Index.ForgetLengths(ids); err != nil {
+		for _, c := range tails {
+			p.endCut(c)
+			c.mu.Lock()
+			p.addTail(c)
+			c.mu.Unlock()
+			p.put(c)
+		}
+		return func() error { return fmt.Errorf("cut base files: %w", err) }
+	}
 	return func() error {
 		var first error
-		for c := range tails {
+		for _, c := range tails {
 			if err := c.cutTail(); err != nil && first == nil {
 				first = err
 			}
+			p.endCut(c)
+			p.dirty.grew(c.id)
 			p.put(c)
 		}
 		return first
 	}
+}
+
+// takeTails takes the contents whose base files are to be cut; until endCut nobody records their lengths.
+func (p *Pool) takeTails() (tails []*content) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.tails {
+		c.cuts++
+		tails = append(tails, c)
+	}
+	clear(p.tails)
+	return tails
+}
+
+func (p *Pool) endCut(c *content) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.cuts--
 }
 
 // cutTail truncates the base file to what the content and the snapshots need.

@@ -48,6 +48,12 @@ type Index interface {
 	RemoveContent(id ID) error
 	// RemoveLog forgets Indexed(log). Its places have been removed before.
 	RemoveLog(log Epoch) error
+	// Length returns the known length of a content (see lengths.go), 0 if there is none.
+	Length(id ID) (int64, error)
+	// SetLengths records known lengths.
+	SetLengths(lengths []Length) error
+	// ForgetLengths forgets the known lengths of contents, which need not have one.
+	ForgetLengths(ids []ID) error
 	// Sync makes every earlier write durable.
 	Sync() error
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -348,6 +350,29 @@ func (w *world) verify() {
 	for _, s := range w.snaps {
 		w.verifySnapshot(s)
 	}
+	w.verifyLengths()
+}
+
+// verifyLengths checks that no base file is shorter than its known length.
+func (w *world) verifyLengths() {
+	w.tb.Helper()
+	w.index.mu.Lock()
+	defer w.index.mu.Unlock()
+	for id, known := range w.index.lengths {
+		if info, err := os.Stat(filepath.Join(w.dir, BasePath(id))); err == nil && info.Size() < known {
+			w.tb.Fatalf("content %d has %d bytes in its base file, and %d are known", id, info.Size(), known)
+		}
+	}
+}
+
+// measure records the lengths of what is synced.
+func (w *world) measure() (all bool) {
+	w.tb.Helper()
+	all, err := w.pool.RecordLengths(time.Now().Add(time.Minute))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return all
 }
 
 func (w *world) verifySnapshot(s *frozenWorld) {

@@ -23,6 +23,9 @@ func (f *File) WriteAt(data []byte, off int64, record Record) (int, error) {
 	if err := c.failed(); err != nil {
 		return 0, err
 	}
+	if err := c.intact(off + int64(len(data))); err != nil {
+		return 0, pathError("write", c.id, err)
+	}
 	for done := 0; done < len(data); {
 		n := min(len(data)-done, (mostWrite-1)*PageSize)
 		if err := c.writeSome(data[done:done+n], off+int64(done), record); err != nil {
@@ -104,7 +107,8 @@ func (c *content) measureBase() {
 		size, err := fileSize(fd)
 		if err == nil {
 			c.mu.Lock()
-			c.baseLen, c.blank = max(c.baseLen, size), 0
+			c.lengthened(size)
+			c.blank = 0
 			c.mu.Unlock()
 		}
 		return err
@@ -194,8 +198,9 @@ func (c *content) cover(first, last uint64, end int64) error {
 			if err := unix.Ftruncate(fd, need); err != nil {
 				return fmt.Errorf("extend: %w", err)
 			}
+			c.p.dirty.mark(c.id)
 			c.mu.Lock()
-			c.baseLen = max(c.baseLen, need)
+			c.lengthened(need)
 			c.mu.Unlock()
 		}
 		if c.isSolid(fd, from, min(from+length, need)) {
@@ -287,7 +292,7 @@ func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Recor
 	defer c.p.Leave()
 	c.mu.Lock()
 	c.roll(epoch)
-	c.baseLen = max(c.baseLen, baseEnd)
+	c.lengthened(baseEnd)
 	to, reach := size(c.size), c.reach
 	c.mu.Unlock()
 	err := record(epoch, to, reach)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -81,7 +82,8 @@ type checker struct {
 // loss is a part of a content that cannot be read.
 type loss struct {
 	problem int        // index into Report.Problems
-	page    *cow.Place // nil: the base file
+	page    *cow.Place // nil: of the base file
+	part    *cow.Part  // of the base file; nil: all of it
 }
 
 func newChecker(s *Store) *checker {
@@ -112,7 +114,7 @@ func (c *checker) problem(path, what string) {
 // report takes a problem of the bytes.
 func (c *checker) report(p cow.Problem) {
 	if p.ID != 0 {
-		c.lost[p.ID] = append(c.lost[p.ID], loss{len(c.r.Problems), p.Page})
+		c.lost[p.ID] = append(c.lost[p.ID], loss{len(c.r.Problems), p.Page, p.Part})
 	}
 	c.problem(p.Path, p.What)
 }
@@ -125,7 +127,8 @@ func (c *checker) checkPages() (err error) {
 // checkInodes verifies that every version of an inode has its base file.
 func (c *checker) checkInodes() error {
 	var previous meta.Ino
-	return c.s.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
+	var failed error
+	err := c.s.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
 		if ino != previous {
 			c.r.Files++
 			previous = ino
@@ -134,16 +137,15 @@ func (c *checker) checkInodes() error {
 		if rec != nil && rec.Content != 0 && !c.used[rec.Content] {
 			c.used[rec.Content] = true
 			c.newest = max(c.newest, rec.Content)
-			if !c.s.live.mayBeLost(rec) {
-				c.s.pool.CheckBase(rec.Content, func(p cow.Problem) {
-					if c.has(ino, rec.Content) { // else it was removed meanwhile: first the record, then the bytes
-						c.report(p)
-					}
-				})
-			}
+			failed = c.s.pool.CheckBase(rec.Content, c.s.live.mayBeLost(rec), func(p cow.Problem) {
+				if c.has(ino, rec.Content) { // else it was removed meanwhile: first the record, then the bytes
+					c.report(p)
+				}
+			})
 		}
-		return true
+		return failed == nil
 	})
+	return cmp.Or(failed, err)
 }
 
 // has reports whether an inode has a content now, in whatever epoch.
@@ -223,7 +225,7 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 				queue = append(queue, dir{ent.Ino, path})
 			} else {
 				names[ent.Ino]++
-				c.nameLosses(t.at, rec.Content, path[1:])
+				c.nameLosses(t.at, &rec, path[1:])
 			}
 			return true
 		})
@@ -242,18 +244,25 @@ func (c *checker) checkTree(t tree, top string, counted bool) {
 	}
 }
 
-// nameLosses notes the path of a content that has lost bytes, if a view of epoch at reads them.
-func (c *checker) nameLosses(at cow.Epoch, id cow.ID, path string) {
-	for _, l := range c.lost[id] {
-		if l.page != nil {
-			if reads, err := c.s.pool.Reads(at, *l.page); err != nil || !reads {
-				continue
-			}
-		}
-		if p := &c.r.Problems[l.problem]; len(p.Files) < mostFiles {
+// nameLosses notes the path of an inode whose content has lost bytes, if a view of epoch at reads them.
+func (c *checker) nameLosses(at cow.Epoch, rec *meta.Inode, path string) {
+	for _, l := range c.lost[rec.Content] {
+		reads, err := c.reads(at, rec, l)
+		if p := &c.r.Problems[l.problem]; err == nil && reads && len(p.Files) < mostFiles {
 			p.Files = append(p.Files, path)
 		}
 	}
+}
+
+// reads reports whether a view of epoch at reads what is lost.
+func (c *checker) reads(at cow.Epoch, rec *meta.Inode, l loss) (bool, error) {
+	switch {
+	case l.page != nil:
+		return c.s.pool.Reads(at, *l.page)
+	case l.part != nil:
+		return c.s.pool.ReadsBase(at, rec.Content, cow.Part{From: l.part.From, To: min(l.part.To, rec.Size)})
+	}
+	return true, nil
 }
 
 // unopened tells of a store that cannot be opened, and what of it is still there.

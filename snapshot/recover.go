@@ -15,17 +15,18 @@ import (
 //  3. inodes that had no name any more are dropped;
 //  4. contents that nobody has any more are removed.
 func (s *Store) recover() error {
-	clean, err := s.db.Clean()
+	clean, measured, err := s.db.Clean()
 	if err != nil {
 		return err
 	}
+	s.unmeasured.Store(!measured)
 	if clean {
 		s.live.synced = s.db.ContentBound()
 	} else if err := s.pool.SyncAll(); err != nil {
 		return err
 	}
 	b := s.db.NewBatch()
-	b.SetClean(false)
+	b.RemoveClean()
 	b.SetEpoch(s.pool.Current())
 	if _, err := b.Commit(true); err != nil {
 		return err

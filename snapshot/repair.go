@@ -142,6 +142,9 @@ func (r *repair) metadata() error {
 		}
 		r.did(cow.BasePath(id), "a base file that nobody has; removed")
 	}
+	if len(c.unused) > 0 {
+		return r.s.db.ForgetLengths(c.unused)
+	}
 	return nil
 }
 

@@ -137,6 +137,7 @@ func TestRepairOfLoss(t *testing.T) {
 	}{
 		{"log", "undo/3", os.Remove, []string{".snapshots/s10/file0", ".snapshots/s10/file5"}},
 		{"base file", "base/04/4", os.Remove, []string{"file3", ".snapshots/s21/file3"}},
+		{"base file, cut", "base/04/4", func(path string) error { return os.Truncate(path, 5000) }, []string{"file3", ".snapshots/s21/file3"}},
 		{"page of a log", "undo/3", func(path string) error {
 			b, err := os.ReadFile(path)
 			if err == nil {
@@ -161,7 +162,7 @@ func TestRepairOfLoss(t *testing.T) {
 					t.Errorf("check names %q, not %s", files, file)
 				}
 			}
-			if x.name != "base file" && slices.ContainsFunc(files, func(f string) bool { return !strings.HasPrefix(f, ".snapshots/") }) {
+			if !strings.HasPrefix(x.path, "base/") && slices.ContainsFunc(files, func(f string) bool { return !strings.HasPrefix(f, ".snapshots/") }) {
 				t.Errorf("check says that live files have lost bytes: %q", files)
 			}
 		})

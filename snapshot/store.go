@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,8 @@ type Store struct {
 	turns   queue
 	stats   storeStats
 	usage   usage
+
+	unmeasured atomic.Bool // the lengths of base files may be unknown: see count
 
 	mu      sync.Mutex
 	closing bool
@@ -106,14 +109,19 @@ func open(dir string, opt Options) (s *Store, err error) {
 	return s, nil
 }
 
-// count has the live files counted in the background, as they are now.
+// count has the live files counted in the background, as they are now. Where the last life of the store did not end with the lengths of
+// all base files known, they are measured on the way (cow's Pool.RecordLengths).
 func (s *Store) count() {
 	started := make(chan struct{})
 	s.stopped.Add(1)
 	go func() {
 		defer s.stopped.Done()
-		if err := s.live.countAll(s.stop, started); err != nil {
+		all, err := s.live.countAll(s.stop, started, s.unmeasured.Load())
+		if err != nil {
 			s.report(fmt.Errorf("count the live files: %w", err))
+		}
+		if all {
+			s.unmeasured.Store(false)
 		}
 	}()
 	<-started
@@ -240,11 +248,12 @@ func (s *Store) Close() error {
 	s.busy.Wait()
 	close(s.stop)
 	s.stopped.Wait()
-	err := errors.Join(s.live.flushAttrs(), s.tidy())
+	err := errors.Join(s.live.flushAttrs(), s.tidy(), s.pool.Flush(), s.pool.SyncBase())
+	measured := err == nil && s.recordLengths(closeMeasure) && !s.unmeasured.Load()
 	err = errors.Join(err, s.pool.Close())
 	if err == nil {
 		b := s.db.NewBatch()
-		b.SetClean(true)
+		b.SetClean(measured)
 		_, err = b.Commit(true)
 	}
 	err = errors.Join(err, s.db.Close())
@@ -289,9 +298,27 @@ func (s *Store) background(interval time.Duration) {
 			if err := errors.Join(s.live.flushAttrs(), s.tidy()); err != nil {
 				s.report(err)
 			}
+			s.recordLengths(tickMeasure)
 			idle.look(s.db.Committed())
 		}
 	}
+}
+
+// How long the lengths of base files are recorded, of a great many: those that are left are not known when the store is opened again, and
+// are measured then.
+const (
+	tickMeasure  = 100 * time.Millisecond
+	closeMeasure = 3 * time.Second
+)
+
+// recordLengths records what base files have become longer since, and reports whether that is all. A failure costs no more than that
+// damage to them will not be seen.
+func (s *Store) recordLengths(limit time.Duration) (all bool) {
+	all, err := s.pool.RecordLengths(time.Now().Add(limit))
+	if err != nil {
+		s.report(fmt.Errorf("record the lengths of base files: %w", err))
+	}
+	return all
 }
 
 // idleness gives memory back to the system when nothing has changed for a while: every resident page of the daemon costs the next

@@ -31,11 +31,11 @@ func (t *totals) count(rec *meta.Inode, sign int64) {
 func (l *Live) totals() (files, bytes int64) { return l.sums.files.Load(), l.sums.bytes.Load() }
 
 // countAll adds what is there now. It looks at the namespace as it was when it was called, and takes as long as the tree is large;
-// started is closed when changes may begin. stop ends it early.
-func (l *Live) countAll(stop <-chan struct{}, started chan<- struct{}) error {
+// started is closed when changes may begin. stop ends it early. measure says that the lengths of all base files are to be recorded.
+func (l *Live) countAll(stop <-chan struct{}, started chan<- struct{}, measure bool) (all bool, err error) {
 	var previous meta.Ino
-	begun := false
-	err := l.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
+	begun, stopped := false, false
+	err = l.db.Inodes(func(ino meta.Ino, _ cow.Epoch, rec *meta.Inode) bool {
 		if !begun {
 			close(started)
 			begun = true
@@ -44,8 +44,12 @@ func (l *Live) countAll(stop <-chan struct{}, started chan<- struct{}) error {
 			previous = ino
 			l.sums.count(rec, 1)
 		}
+		if measure && rec != nil && rec.Content != 0 {
+			l.pool.Measure(rec.Content)
+		}
 		select {
 		case <-stop:
+			stopped = true
 			return false
 		default:
 			return true
@@ -54,5 +58,5 @@ func (l *Live) countAll(stop <-chan struct{}, started chan<- struct{}) error {
 	if !begun {
 		close(started)
 	}
-	return err
+	return err == nil && !stopped, err
 }

@@ -139,17 +139,20 @@ func (b *Batch) SetEpoch(e cow.Epoch) {
 	b.setMark(markEpoch, binary.BigEndian.AppendUint64(nil, uint64(e)))
 }
 
-// Clean tells whether the last shutdown was an orderly one.
-func (d *DB) Clean() (bool, error) {
-	_, ok, err := d.mark(markClean)
-	return ok, err
+// Clean tells whether the last shutdown was an orderly one, and if so whether the length of every base file was known then.
+func (d *DB) Clean() (clean, measured bool, err error) {
+	v, ok, err := d.mark(markClean)
+	return ok, len(v) == 1 && v[0] == lengthMeasured, err
 }
 
-// SetClean sets or removes the mark of an orderly shutdown.
-func (b *Batch) SetClean(clean bool) {
-	if clean {
-		b.setMark(markClean, nil)
-		return
+// SetClean sets the mark of an orderly shutdown; measured says that the length of every base file is known.
+func (b *Batch) SetClean(measured bool) {
+	var v []byte
+	if measured {
+		v = []byte{lengthMeasured}
 	}
-	b.delete(markKey(markClean))
+	b.setMark(markClean, v)
 }
+
+// RemoveClean removes that mark.
+func (b *Batch) RemoveClean() { b.delete(markKey(markClean)) }

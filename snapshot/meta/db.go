@@ -139,7 +139,7 @@ func (d *DB) load(exists bool) error {
 		if err := d.format(); err != nil {
 			return err
 		}
-	} else if err := checkFormat(v); err != nil {
+	} else if err := d.upgrade(v); err != nil {
 		return err
 	}
 	salt, ok, err := d.mark(markSalt)
@@ -162,7 +162,23 @@ func (d *DB) format() error {
 	}
 	b := d.NewBatch()
 	b.setMark(markSalt, salt)
+	b.setFormat()
+	_, err := b.Commit(true)
+	return err
+}
+
+func (b *Batch) setFormat() {
 	b.setMark(markFormat, binary.BigEndian.AppendUint32(nil, formatVersion))
+}
+
+// upgrade checks the format; a store of an older version becomes one of this version, before anything is in it that the older program
+// would not understand.
+func (d *DB) upgrade(v []byte) error {
+	if err := checkFormat(v); err != nil || binary.BigEndian.Uint32(v) == formatVersion {
+		return err
+	}
+	b := d.NewBatch()
+	b.setFormat()
 	_, err := b.Commit(true)
 	return err
 }

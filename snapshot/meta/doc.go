@@ -13,6 +13,7 @@
 //
 // Integers are big-endian, so that keys sort by number. ^e is the complement of an epoch.
 //
+//	'b' content(8)                          known length         1 bytes(8) of its base file, see cow/lengths.go
 //	'd' parent(8) hash(8) name 0x00 ^e(8)   directory entry      1 type(1) ino(8)          | 0
 //	'g' content(8)                          garbage              empty
 //	'i' ino(8) ^e(8)                        inode                see below                 | 0
@@ -52,7 +53,7 @@
 // Marks under 'm':
 //
 //	format    version of this key space (4)        salt     key of the name hash (16)
-//	ino       inode numbers below it may be out    clean    present after an orderly shutdown
+//	ino       inode numbers below it may be out    clean    present after an orderly shutdown; 1: all lengths are known
 //	content   content ids below it may be out      epoch    the current epoch (8)
 //
 // # Durability

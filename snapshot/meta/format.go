@@ -15,7 +15,9 @@ import (
 )
 
 // formatVersion is the version of the key space; a store of a newer one is refused.
-const formatVersion = 1
+//
+//	2  known lengths of contents, which a program of version 1 would not forget before it cuts a base file
+const formatVersion = 2
 
 // valueVersion starts every value; tombstone is the whole value of a removed key.
 const (
@@ -25,6 +27,7 @@ const (
 
 // First bytes of keys.
 const (
+	kindLength   = 'b'
 	kindDirent   = 'd'
 	kindGarbage  = 'g'
 	kindInode    = 'i'
@@ -235,6 +238,20 @@ func decodeDirent(b []byte) (ino Ino, typ uint32, err error) {
 		return 0, 0, damaged("directory entry", b)
 	}
 	return Ino(binary.BigEndian.Uint64(b[2:])), uint32(b[1]) << 12, nil
+}
+
+// lengthMeasured is the value of the mark of an orderly shutdown after which the length of every base file is known.
+const lengthMeasured = 1
+
+func encodeLength(n int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{valueVersion}, uint64(n))
+}
+
+func decodeLength(b []byte) (int64, error) {
+	if len(b) != 9 || b[0] != valueVersion || int64(binary.BigEndian.Uint64(b[1:])) <= 0 {
+		return 0, damaged("known length", b)
+	}
+	return int64(binary.BigEndian.Uint64(b[1:])), nil
 }
 
 func encodeXattr(value []byte) []byte { return append([]byte{valueVersion}, value...) }

@@ -32,6 +32,7 @@ func TestGolden(t *testing.T) {
 	checkHex(t, "inode record", b[:len(b)-crcSize], goldenInodeHex)
 	checkHex(t, "its checksum", b[len(b)-crcSize:], "e44b370e")
 	checkHex(t, "directory entry", encodeDirent(0x1234, 0o040000), "01040000000000001234")
+	checkHex(t, "length", encodeLength(0x1234), "010000000000001234")
 	checkHex(t, "xattr", encodeXattr([]byte("v")), "0176")
 	checkHex(t, "inode key", inodeKey(5).at(2), "690000000000000005fffffffffffffffd")
 	checkHex(t, "entry key", d.direntKey(5, "n").at(2), "640000000000000005"+"75620aa695ed1553"+"6e00"+"fffffffffffffffd")
@@ -69,7 +70,7 @@ func TestInodeRoundTrip(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	s, _ := encodeSnapshot(&Snapshot{Name: "n", State: Pending})
-	for _, b := range [][]byte{encodeInode(&goldenInode), encodeDirent(1, 0o040000), s, {0}, {}, inodeKey(5).at(2),
+	for _, b := range [][]byte{encodeInode(&goldenInode), encodeDirent(1, 0o040000), encodeLength(5), s, {0}, {}, inodeKey(5).at(2),
 		encodePlaces([]cow.Place{{Page: 3}, {Page: 9, Zero: true}})} {
 		f.Add(b)
 	}
@@ -79,6 +80,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if ino, typ, err := decodeDirent(b); err == nil && !slices.Equal(encodeDirent(ino, typ), b) {
 			t.Errorf("directory entry %x is not what its content encodes to", b)
+		}
+		if n, err := decodeLength(b); err == nil && !slices.Equal(encodeLength(n), b) {
+			t.Errorf("length %x is not what its content encodes to", b)
 		}
 		c := chunkKey{1, 2, 3}
 		if ps, err := decodePlaces(c, b); err == nil {

@@ -11,7 +11,10 @@ import (
 func (b *Batch) AddGarbage(id cow.ID) { b.set(key1(kindGarbage, uint64(id)), nil) }
 
 // RemoveGarbage takes a content off the list: its base file is gone.
-func (b *Batch) RemoveGarbage(id cow.ID) { b.delete(key1(kindGarbage, uint64(id))) }
+func (b *Batch) RemoveGarbage(id cow.ID) {
+	b.delete(key1(kindGarbage, uint64(id)))
+	b.delete(key1(kindLength, uint64(id)))
+}
 
 // Garbage visits the listed contents, by id, until visit returns false.
 func (d *DB) Garbage(visit func(cow.ID) bool) error {

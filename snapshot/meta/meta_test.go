@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -263,8 +264,8 @@ func TestMarksAndLists(t *testing.T) {
 	if e, err := d.Epoch(); e != 9 || err != nil {
 		t.Errorf("epoch %d, %v", e, err)
 	}
-	if clean, err := d.Clean(); !clean || err != nil {
-		t.Errorf("clean %v, %v", clean, err)
+	if clean, measured, err := d.Clean(); !clean || !measured || err != nil {
+		t.Errorf("clean %v, measured %v, %v", clean, measured, err)
 	}
 	var ids []cow.ID
 	if err := d.Garbage(func(id cow.ID) bool { ids = append(ids, id); return true }); err != nil || !slices.Equal(ids, []cow.ID{3, 4}) {
@@ -279,12 +280,12 @@ func TestMarksAndLists(t *testing.T) {
 		t.Errorf("snapshots %v, %v", all, err)
 	}
 	b = d.NewBatch()
-	b.SetClean(false)
+	b.RemoveClean()
 	b.RemoveGarbage(3)
 	b.RemoveOrphan(70)
 	b.DeleteSnapshot(8)
 	mustCommit(t, b, false)
-	if clean, _ := d.Clean(); clean {
+	if clean, measured, _ := d.Clean(); clean || measured {
 		t.Error("still clean")
 	}
 	if all, _ := d.Snapshots(); len(all) != 0 {
@@ -302,6 +303,53 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	_, err := Open("meta", Options{FS: fs})
 	if err == nil || !strings.Contains(err.Error(), "newer program") {
 		t.Errorf("a newer store opens with %v", err)
+	}
+}
+
+// TestOlderFormat: a store of version 1, which knew no lengths, becomes one of the present version, and its lengths count as unknown.
+func TestOlderFormat(t *testing.T) {
+	fs := vfs.NewMem()
+	d := open(t, fs)
+	b := d.NewBatch()
+	b.setMark(markFormat, []byte{0, 0, 0, 1})
+	b.setMark(markClean, nil)
+	mustCommit(t, b, true)
+	mustClose(t, d)
+	d = open(t, fs)
+	defer mustClose(t, d)
+	if v, _, err := d.mark(markFormat); err != nil || !bytes.Equal(v, []byte{0, 0, 0, formatVersion}) {
+		t.Errorf("the version is %v, %v", v, err)
+	}
+	if clean, measured, err := d.Clean(); !clean || measured || err != nil {
+		t.Errorf("clean %v, measured %v, %v", clean, measured, err)
+	}
+}
+
+func TestLengths(t *testing.T) {
+	fs := vfs.NewMem()
+	d := open(t, fs)
+	if err := d.SetLengths([]cow.Length{{ID: 1, Bytes: 5}, {ID: 2, Bytes: 6}, {ID: 3, Bytes: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	b := d.NewBatch()
+	b.RemoveGarbage(3) // its base file has gone
+	mustCommit(t, b, false)
+	if err := d.ForgetLengths([]cow.ID{2, 4}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, d)
+	d = open(t, fs)
+	defer mustClose(t, d)
+	for id, want := range []int64{0, 5, 0, 0, 0} {
+		if n, err := d.Length(cow.ID(id)); n != want || err != nil {
+			t.Errorf("content %d is %d long, %v; want %d", id, n, err, want)
+		}
+	}
+	b = d.NewBatch()
+	b.set(key1(kindLength, 1), []byte{valueVersion, 0x80, 0, 0, 0, 0, 0, 0, 1})
+	mustCommit(t, b, false)
+	if n, err := d.Length(1); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a negative length: %d, %v", n, err)
 	}
 }
 
