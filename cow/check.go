@@ -82,6 +82,9 @@ func (p *Pool) checkHeaders(l *undoLog, report func(Problem)) error {
 	if l.closed {
 		return nil
 	}
+	if l.cut != nil {
+		report(Problem{Path: "undo/" + logName(l.epoch), What: l.cut.Error()})
+	}
 	end, synced := int64(PageSize), l.synced.Load()
 	err := l.scan(PageSize, func(h *batchHeader) error {
 		if end = h.offset + h.size(); end >= synced {

@@ -122,6 +122,9 @@ func (p *Pool) openParts() (err error) {
 		if err := l.recover(); err != nil {
 			return err
 		}
+		if l.cut != nil {
+			p.opt.Report(fmt.Errorf("undo/%s: %w: %w", name, l.cut, ErrDamaged))
+		}
 	}
 	return nil
 }

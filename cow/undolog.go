@@ -30,6 +30,7 @@ type undoLog struct {
 
 	syncing sync.Mutex   // held across the fsync
 	synced  atomic.Int64 // durable and indexed up to here
+	cut     error        // what it had lost of its end when it was opened; nil if nothing
 
 	sick atomic.Pointer[error] // I11: the fsync or write that failed
 

@@ -45,6 +45,13 @@ func (l *undoLog) recover() error {
 		return err
 	}
 	from = max(from, PageSize)
+	size, err := fileSize(l.fd)
+	if err != nil {
+		return err
+	}
+	if size < from {
+		return l.recoverCut(size, from)
+	}
 	page := make([]byte, PageSize)
 	verified := from
 	err = l.scan(from, func(h *batchHeader) error {
@@ -71,18 +78,8 @@ func (l *undoLog) recover() error {
 	if err := l.tornOrDamaged(verified); err != nil {
 		return err
 	}
-	size, err := fileSize(l.fd)
-	if err != nil {
+	if err := l.endAt(verified, size); err != nil {
 		return err
-	}
-	if size > verified {
-		if err := unix.Ftruncate(l.fd, verified); err != nil {
-			return fmt.Errorf("cut the torn end of undo log %d at %d: %w", l.epoch, verified, err)
-		}
-	}
-	l.tail, l.allocated = verified, verified
-	if err := unix.Fdatasync(l.fd); err != nil {
-		return fmt.Errorf("sync undo log %d: %w", l.epoch, err)
 	}
 	for _, b := range l.pending {
 		if err := l.index.Add(l.epoch, b.end, b.places); err != nil {
@@ -91,6 +88,47 @@ func (l *undoLog) recover() error {
 	}
 	l.pending = nil
 	l.synced.Store(l.tail)
+	return nil
+}
+
+// endAt makes a log of size bytes, durably, end at end, where the next batch goes.
+func (l *undoLog) endAt(end, size int64) error {
+	if size > end {
+		if err := unix.Ftruncate(l.fd, end); err != nil {
+			return fmt.Errorf("cut the torn end of undo log %d at %d: %w", l.epoch, end, err)
+		}
+	}
+	l.tail, l.allocated = end, end
+	if err := unix.Fdatasync(l.fd); err != nil {
+		return fmt.Errorf("sync undo log %d: %w", l.epoch, err)
+	}
+	return nil
+}
+
+// recoverCut is recover for a log that is size bytes long and was, durably, indexed up to was: it is damaged. The places of what is gone
+// stay in the index, so that who reads them gets EIO and nobody takes them from the base file. The mark is not believed: the log goes on
+// behind the last batch of which there is a header, so that whoever reads it from its beginning finds all of it. That is durable before anything is
+// appended, or the next recovery would take the middle of a batch for the end of the log.
+func (l *undoLog) recoverCut(size, was int64) error {
+	end := int64(PageSize)
+	err := l.scan(PageSize, func(h *batchHeader) error {
+		end = h.offset + h.size() // which may be behind the end of the file: what is lost of the batch becomes a hole
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.endAt(end, size); err != nil {
+		return err
+	}
+	if err := l.index.Add(l.epoch, end, nil); err != nil {
+		return err
+	}
+	if err := l.index.Sync(); err != nil {
+		return err
+	}
+	l.cut = fmt.Errorf("it is %d bytes long, and was %d: pages are lost", size, was)
+	l.synced.Store(end)
 	return nil
 }
 
