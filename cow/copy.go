@@ -216,8 +216,8 @@ func (c *content) copyRange(o *content, from, off, n int64) (done int64, err err
 	if err := c.p.opt.Hook(Op{Kind: OpCopyBase, ID: c.id, Off: off, Len: n}); err != nil {
 		return 0, err
 	}
-	c.p.dirty.mark(c.id)
-	c.unsolid() // a clone shares its blocks, on both sides
+	defer c.p.dirty.mark(c.id) // not before: a sync in between would not cover what is copied
+	c.unsolid()                // a clone shares its blocks, on both sides
 	o.unsolid()
 	err = c.p.base.use(o.id, func(in int) error {
 		return c.p.base.use(c.id, func(out int) error {

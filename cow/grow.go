@@ -223,7 +223,7 @@ func (c *content) allocate(off, n int64) error {
 	if err := c.p.opt.Hook(Op{Kind: OpReserve, ID: c.id, Off: off, Len: n}); err != nil {
 		return err
 	}
-	c.p.dirty.mark(c.id)
+	defer c.p.dirty.mark(c.id) // after it, for the sync that covers it
 	return c.p.base.use(c.id, func(fd int) error {
 		return ignoringEINTR(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
 	})
@@ -404,7 +404,7 @@ func (c *content) punchSaved(first, upTo uint64, punch bool, newest, epoch Epoch
 		return 0, err
 	}
 	c.unsolid()
-	c.p.dirty.mark(c.id)
+	defer c.p.dirty.mark(c.id) // after it, for the sync that covers it
 	err = c.p.base.use(c.id, func(fd int) error { return zeroRange(fd, off, n, punch) })
 	if err != nil {
 		return 0, fmt.Errorf("zero pages %d to %d: %w", first, last, err)

@@ -312,10 +312,10 @@ const (
 )
 
 // recordLengths records what base files have become longer since, and reports whether that is all. A failure costs no more than that
-// damage to them will not be seen.
+// damage to them will not be seen. A full disk is none: it is tried again.
 func (s *Store) recordLengths(limit time.Duration) (all bool) {
 	all, err := s.pool.RecordLengths(time.Now().Add(limit))
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENOSPC) {
 		s.report(fmt.Errorf("record the lengths of base files: %w", err))
 	}
 	return all
