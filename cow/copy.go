@@ -137,7 +137,7 @@ func lockBoth(a, b *content) (unlock func()) {
 func (c *content) unchanged(src Origin, saves uint64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if _, frozen := src.(*Frozen); frozen && len(c.captures) > 0 {
+	if f, frozen := src.(*Frozen); frozen && (len(c.captures) > 0 || c.p.lostSnapshot(f.s) != nil) {
 		return false
 	}
 	return c.saves.Load() == saves
@@ -158,9 +158,6 @@ func (f *Frozen) inBase(off, n int64) (length int64, saves uint64, err error) {
 		return 0, 0, nil
 	}
 	c.p.waitSettled(f.s)
-	if err := c.p.lostSnapshot(f.s); err != nil {
-		return 0, 0, err
-	}
 	saves = c.saves.Load()
 	first, last := pagesOf(off, n)
 	saved, err := c.p.savedPages(c.id, first, last, f.s)

@@ -116,9 +116,6 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 	c := f.c
 	for {
 		c.p.waitSettled(f.s)
-		if err := c.p.lostSnapshot(f.s); err != nil {
-			return pageSet{}, err
-		}
 		saves := c.saves.Load()
 		var data, saved, zero pageSet
 		err := c.p.opt.Index.Find(c.id, first, last, f.s, func(pl Place) bool {
@@ -146,7 +143,7 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 		}
 		c.mu.RUnlock()
 		if c.saves.Load() == saves {
-			return data, nil
+			return data, c.p.lostSnapshot(f.s)
 		}
 	}
 }

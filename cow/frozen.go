@@ -15,7 +15,12 @@ type Frozen struct {
 }
 
 // OpenFrozen opens content id as it was at the freeze of snapshot s, when it was size bytes long.
+//
+// I3: the record of s may be seen a moment before its freeze is over. By the gate we wait for that: then its capture is known, and its era
+// closed. The caller is not inside the gate.
 func (p *Pool) OpenFrozen(id ID, s Epoch, size int64) (*Frozen, error) {
+	p.Enter()
+	p.Leave()
 	return &Frozen{c: p.get(id), s: s, size: size}, nil
 }
 
@@ -58,14 +63,12 @@ func (f *Frozen) ReadAt(b []byte, off int64) (int, error) {
 // readChunk reads a range within one chunk of pages.
 //
 // I3: a page that no undo log has is read from the base file, and believed only if no page of the content was saved
-// since before the logs were asked: whoever overwrites a page in the base file has saved it, and counted that, before.
+// since before the logs were asked: whoever overwrites a page in the base file has saved it, and counted that, before. Nor is it believed
+// if the capture of s failed meanwhile: its pages never come to the base file.
 func (f *Frozen) readChunk(b []byte, off int64) error {
 	c := f.c
 	for {
 		c.p.waitSettled(f.s)
-		if err := c.p.lostSnapshot(f.s); err != nil {
-			return err
-		}
 		saves := c.saves.Load()
 		sources, err := f.resolve(pagesOf(off, int64(len(b))))
 		if err != nil {
@@ -80,7 +83,7 @@ func (f *Frozen) readChunk(b []byte, off int64) error {
 			continue
 		}
 		if c.saves.Load() == saves {
-			return nil
+			return c.p.lostSnapshot(f.s)
 		}
 	}
 }
