@@ -217,6 +217,18 @@ func (p *Pool) savedPages(id ID, first, last uint64, from Epoch) (pageSet, error
 	return saved, nil
 }
 
+// baseEnd returns how long the base file is, or may become at any moment: the writer of an outstanding capture makes it longer where its last
+// page was written on after it had been mapped. REQUIRES c.mu.
+func (c *content) baseEnd() int64 {
+	end := c.baseLen
+	for _, cp := range c.captures {
+		if x := cp.byID[c.id]; !x.pages.isEmpty() {
+			end = max(end, min(pageEnd(x.pages.maximum()), x.size))
+		}
+	}
+	return end
+}
+
 // fail records that the content's bytes can no longer be vouched for (I11), and returns err.
 func (c *content) fail(err error) error {
 	c.sick.CompareAndSwap(nil, &err)

@@ -36,7 +36,7 @@ func (c *content) uncover(end int64) error {
 	}
 	c.mu.RLock()
 	from := max(c.size, c.blank)
-	to := min(max(end, from+uncoverStep), c.baseLen)
+	to := min(max(end, from+uncoverStep), c.baseEnd())
 	c.mu.RUnlock()
 	if from < to {
 		c.p.dirty.bare(c.id)
@@ -53,13 +53,13 @@ func (c *content) uncover(end int64) error {
 	return nil
 }
 
-// stale reports whether the base file has bytes between the end of the content and end, or would have them again after a power loss.
-// REQUIRES c.change.
+// stale reports whether the base file has bytes between the end of the content and end, gets them from a writer, or would have them again
+// after a power loss. REQUIRES c.change.
 func (c *content) stale(end int64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	from := max(c.size, c.blank)
-	return end > from && c.baseLen > from || end > c.size && c.p.dirty.isBare(c.id)
+	return end > from && c.baseEnd() > from || end > c.size && c.p.dirty.isBare(c.id)
 }
 
 // Truncate makes the file size bytes long. What is cut off stays in the base file while snapshots read it. (The

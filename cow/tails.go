@@ -90,7 +90,11 @@ func (c *content) cutTail() error {
 		need = max(need, c.reach)
 	}
 	was := c.baseLen
-	todo := was > need && len(c.captures) == 0 && !c.gone.Load()
+	held := len(c.captures) > 0
+	todo := was > need && !held && !c.gone.Load()
+	if held { // its writer needs the file as it is: later
+		p.addTail(c)
+	}
 	var err error
 	if todo {
 		err = c.cut(c.size) // a mapping must not be touched beyond the end of the base file

@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ func (c *content) writeSome(data []byte, off int64, record Record) error {
 	defer c.change.Unlock()
 	inPlace, err := c.store(data, off)
 	if err != nil {
+		c.takeBack()
 		return err
 	}
 	return c.recordSize(inPlace, func(size int64) int64 { return max(size, end) }, record)
@@ -189,7 +191,7 @@ func (c *content) becoming(first, last uint64) []uint64 {
 func (c *content) cover(first, last uint64, end int64) error {
 	c.mu.RLock()
 	need := min(pageEnd(last), max(c.size, end))
-	have := c.baseLen
+	have := c.baseEnd() // never less than there is: that would cut off what a writer wrote
 	c.mu.RUnlock()
 	from, length := int64(first)*PageSize, pageEnd(last)-int64(first)*PageSize
 	return c.p.base.use(c.id, func(fd int) error {
@@ -299,11 +301,26 @@ func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Recor
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.blank = 0 // the change may have put bytes behind the end
-		return err
+		return errors.Join(err, c.clearBehind())
 	}
 	c.size = to
 	return nil
+}
+
+// takeBack ends a write that failed before its length was recorded. REQUIRES c.change.
+func (c *content) takeBack() {
+	c.p.Enter()
+	defer c.p.Leave()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.clearBehind() // the write has failed in any case
+}
+
+// clearBehind forgets what a change that failed may have put behind the end: in private pages it is gone, in the base file it counts as
+// stale. REQUIRES gate shared, c.change, c.mu exclusive.
+func (c *content) clearBehind() error {
+	c.blank = 0
+	return c.cut(c.size)
 }
 
 // unpromise gives back the room that was promised for fresh pages which will never be saved. REQUIRES gate.
