@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/cow"
 )
 
 // images are the file systems on which disks are filled.
@@ -337,4 +339,41 @@ func TestBallast(t *testing.T) {
 	if err := b.admit(); err != nil || b.missing() != 0 {
 		t.Errorf("%d bytes are missing, %v", b.missing(), err)
 	}
+}
+
+// TestRemovedOnFullDisk: files that were removed while they were open, and closed when the metadata store found no room to drop them, go
+// when there is room again.
+func TestRemovedOnFullDisk(t *testing.T) {
+	w := newFullWorld(t, images[0].mkfs, images[0].size)
+	var open []*Handle
+	for i := range 5 {
+		name := fmt.Sprint("file", i)
+		w.ok("write", w.put(name, 'a', 1<<20))
+		ent, err := w.s.Live().Lookup(Root, name)
+		w.ok("look up", err)
+		h, err := w.s.Live().OpenFile(ent.Ino)
+		w.ok("open", err)
+		w.unlink(name)
+		open = append(open, h)
+	}
+	filler := filepath.Join(w.point, "filler")
+	for w.s.ballast.admit() == nil { // others are faster than the ballast
+		fill(t, filler)
+		w.s.ballast.release(w.s.ballast.most)
+		fill(t, filler)
+	}
+	for _, h := range open {
+		w.full("close of a removed file", h.Close())
+	}
+	w.verify()
+	w.ok("remove the filler", os.Remove(filler))
+	left := -1
+	for start := time.Now(); left != 0 && time.Since(start) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+		left = 0
+		w.ok("list base files", w.s.pool.BaseIDs(func(cow.ID) { left++ }))
+	}
+	if left > 0 {
+		t.Errorf("%d base files of removed files are left", left)
+	}
+	w.verify()
 }

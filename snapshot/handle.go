@@ -253,7 +253,7 @@ func (h *Handle) Close() error {
 		return nil
 	}
 	err := l.closeIdle(n)
-	if failed := l.dropUnused(n); err == nil {
+	if failed := l.drop(n); err == nil {
 		err = failed
 	}
 	return err

@@ -43,6 +43,7 @@ type Live struct {
 	nodes *nodes
 	mu    sync.Mutex
 	sums  totals
+	left  leftovers
 }
 
 // maxIdleNodes bounds the memory that inodes not in use may take, about 8 MiB.

@@ -2,6 +2,8 @@ package snapshot
 
 import (
 	"errors"
+	"sync"
+	"syscall"
 
 	"github.com/snapfs/snapfs/snapshot/meta"
 )
@@ -18,9 +20,55 @@ func (l *Live) Forget(ino Ino) {
 		n.forgotten = true
 	}
 	n.mu.Unlock()
-	if err := l.dropUnused(n); err != nil {
+	if err := l.drop(n); err != nil {
 		l.report(err)
 	}
+}
+
+// leftovers are inodes that nobody can reach any more and that could not be dropped, as on a full disk: that is tried again.
+type leftovers struct {
+	mu   sync.Mutex
+	inos []Ino // GUARDED_BY mu
+}
+
+func (o *leftovers) add(inos ...Ino) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.inos = append(o.inos, inos...)
+}
+
+func (o *leftovers) take() (inos []Ino) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	inos, o.inos = o.inos, nil
+	return inos
+}
+
+// drop is dropUnused; what fails is left for dropLeft.
+func (l *Live) drop(n *node) error {
+	err := l.dropUnused(n)
+	if err != nil {
+		l.left.add(n.ino)
+	}
+	return err
+}
+
+// dropLeft drops what could not be dropped before, up to the first that still cannot. (The next mount would do it, too.)
+func (l *Live) dropLeft() error {
+	inos := l.left.take()
+	for i, ino := range inos {
+		n := l.nodes.peek(ino)
+		if n == nil {
+			continue
+		}
+		err := l.drop(n)
+		l.nodes.put(n)
+		if err != nil {
+			l.left.add(inos[i+1:]...)
+			return err
+		}
+	}
+	return nil
 }
 
 // sweepOrphans drops the inodes that had no name and were still in use when the store was last closed, or crashed.
@@ -43,7 +91,9 @@ func (l *Live) sweepOrphans() error {
 		}
 		n.forgotten = true
 		n.mu.Unlock()
-		failed = errors.Join(failed, l.dropUnused(n))
+		if err := l.drop(n); !errors.Is(err, syscall.ENOSPC) { // that is tried again
+			failed = errors.Join(failed, err)
+		}
 		l.nodes.put(n)
 	}
 	return failed

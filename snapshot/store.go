@@ -248,6 +248,9 @@ func (s *Store) Close() error {
 	s.busy.Wait()
 	close(s.stop)
 	s.stopped.Wait()
+	if err := s.live.dropLeft(); err != nil {
+		s.report(err) // the next mount does it
+	}
 	err := errors.Join(s.live.flushAttrs(), s.tidy(), s.pool.Flush(), s.pool.SyncBase())
 	measured := err == nil && s.recordLengths(closeMeasure) && !s.unmeasured.Load()
 	err = errors.Join(err, s.pool.Close())
@@ -295,7 +298,7 @@ func (s *Store) background(interval time.Duration) {
 			return
 		case <-tick.C:
 			_ = s.ballast.refill()
-			if err := errors.Join(s.live.flushAttrs(), s.tidy()); err != nil {
+			if err := errors.Join(s.live.flushAttrs(), s.live.dropLeft(), s.tidy()); err != nil {
 				s.report(err)
 			}
 			s.recordLengths(tickMeasure)
