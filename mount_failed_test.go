@@ -1,11 +1,15 @@
 package snapfs_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -124,4 +128,57 @@ func TestFailedSnapshotGoesOn(t *testing.T) {
 	writeFile(t, m.live("new"), "works")
 	m.snapshot("succeeds")
 	wantFile(t, m.frozen("succeeds", "new"), "works")
+}
+
+// TestFailureInBackground: the metadata store cannot write its tables, although its log is well. Who writes gets EIO, and the status and
+// the log say why; reading goes on, unmounting works, and the next mount is as ever.
+func TestFailureInBackground(t *testing.T) {
+	var failing atomic.Bool
+	m := newMount(t, func(m *mounted) {
+		m.damaged = true
+		m.storeOpt.MetaFault = func(op, path string) error {
+			if failing.Load() && strings.HasSuffix(path, ".sst") {
+				return fmt.Errorf("%s %s: %w", op, filepath.Base(path), unix.EIO)
+			}
+			return nil
+		}
+	})
+	writeFile(t, m.live("f"), "first")
+	m.snapshot("before")
+	failing.Store(true)
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		err = unix.Setxattr(m.live("f"), fmt.Sprint("user.", i%100), make([]byte, 60_000), 0)
+	}
+	wantErrno(t, "setxattr", err, unix.EIO)
+	answered(t, func() {
+		wantErrno(t, "create", os.WriteFile(m.live("new"), nil, 0o600), unix.EIO)
+		wantErrno(t, "mkdir .snapshots", os.Mkdir(m.frozen("meanwhile"), 0o700), unix.EIO)
+		wantFile(t, m.live("f"), "first")
+		wantFile(t, m.frozen("before", "f"), "first")
+	})
+	m.wantMode("ro-after-error")
+	status, err := m.mount.Status()
+	need(t, err)
+	if !strings.Contains(status.ModeReason, ".sst") {
+		t.Errorf("the status says %q", status.ModeReason)
+	}
+	answered(t, func() {
+		for log := ""; !strings.Contains(log, ".sst"); time.Sleep(time.Millisecond) {
+			m.mu.Lock()
+			log = fmt.Sprint(m.reported)
+			m.mu.Unlock()
+		}
+	})
+	answered(t, func() { need(t, m.mount.Unmount()) })
+	if err := m.store.Close(); !errors.Is(err, unix.EIO) {
+		t.Errorf("close: %v, want EIO", err)
+	}
+	failing.Store(false)
+	m.start()
+	m.wantMode("rw")
+	wantFile(t, m.live("f"), "first")
+	wantFile(t, m.frozen("before", "f"), "first")
+	writeFile(t, m.live("new"), "works")
+	m.snapshot("after")
 }

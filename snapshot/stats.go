@@ -118,7 +118,7 @@ func (s *Store) Stats() Stats {
 	files, bytes := s.live.totals()
 	out := Stats{LiveFiles: files, LiveBytes: bytes, StoreBytes: s.usage.bytes(s.dir), UndoBytes: pool.UndoBytes,
 		DirtyBytes: pool.PrivateBytes, DirtyLimitBytes: pool.LimitBytes, Epoch: pool.Epoch, TotalForks: pool.Forks, Mode: "rw"}
-	if err := cmp.Or(s.db.Err(), s.pool.Failed(), s.Stopped()); err != nil {
+	if err := cmp.Or(s.db.Err(), s.db.Stuck(), s.pool.Failed(), s.Stopped()); err != nil {
 		out.Mode, out.ModeReason = "ro-after-error", err.Error()
 	}
 	st := &s.stats

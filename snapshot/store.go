@@ -24,6 +24,8 @@ type Options struct {
 	Report        func(error)   // told about failures in the background; may be nil
 	StopOnError   bool          // no changes after a failed snapshot, until one succeeds; see Store.Stopped
 
+	MetaFault func(op, path string) error // fault injection: see meta.Options.Fault; may be nil
+
 	hook   func(cow.Op) error // fault injection
 	noFork bool
 	quiet  bool // nothing happens by itself: tests call what the background would do
@@ -176,7 +178,7 @@ func (s *Store) openParts(opt Options) (err error) {
 	}
 	s.db, err = meta.Open(metaDir, meta.Options{
 		Exists: wasUsed(s.dir),
-		Report: s.report, Release: s.ballast.release, Admit: s.ballast.admit,
+		Report: s.report, Release: s.ballast.release, Admit: s.ballast.admit, Fault: opt.MetaFault,
 	})
 	if err != nil {
 		return err

@@ -26,6 +26,10 @@ type Options struct {
 	// disk; false: there is nothing left. Admit returns ENOSPC while there is too little for a batch.
 	Release func(n int64) bool
 	Admit   func() error
+
+	// Fault is fault injection: what it returns is what an operation of the disk fails with. It is asked before a file is created,
+	// written or synced (op is "create", "write" or "sync").
+	Fault func(op, path string) error
 }
 
 // DB is an open metadata store. Its methods are safe for concurrent use.
@@ -43,9 +47,11 @@ type DB struct {
 	synced    atomic.Uint64         // batches known to be durable; INVARIANT: synced <= committed
 	failure   atomic.Pointer[error] // set once, by the first failed write or sync (I11)
 
-	background atomic.Pointer[error] // why Pebble cannot write memtables now; see stuck
-	halted     atomic.Bool           // Pebble met a fatal error in the background; see log.Fatalf
-	applying   sync.Mutex            // see apply
+	background atomic.Pointer[error] // why Pebble cannot write memtables now; see Stuck
+	backlog    backlog
+	memtables  memtables   // GUARDED_BY applying
+	halted     atomic.Bool // Pebble met a fatal error in the background; see log.Fatalf
+	applying   sync.Mutex  // see apply
 
 	carrier *carrier
 
@@ -62,12 +68,13 @@ const (
 )
 
 // stopTables is how many tables of memtables may wait for a compaction before Pebble makes writers wait: so many that it is not met
-// while a full disk lets no compaction through. Nobody shall wait there for room.
+// while a full disk lets no compaction through. Nobody shall wait there: see backlog.
 const stopTables = 1000
 
 // Open opens the store in directory dir and makes it if there is none.
 func Open(dir string, opt Options) (*DB, error) {
 	d := &DB{report: opt.Report, admit: opt.Admit, cache: pebble.NewCache(cacheSize), carrier: newCarrier()}
+	d.backlog.most = stopTables / 2
 	if d.report == nil {
 		d.report = func(error) {}
 	}
@@ -77,7 +84,7 @@ func Open(dir string, opt Options) (*DB, error) {
 	if opt.FS == nil {
 		opt.FS = vfs.Default
 	}
-	d.guard = newGuard(opt.FS, opt.Release, d.fail)
+	d.guard = newGuard(&opt, d.fail)
 	if err := d.openPebble(dir, opt.Exists); err != nil {
 		d.cache.Unref()
 		return nil, fmt.Errorf("meta: open %s: %w", dir, err)
@@ -109,6 +116,7 @@ func (d *DB) openPebble(dir string, exists bool) (err error) {
 		EventListener: &pebble.EventListener{
 			BackgroundError: d.failedInBackground,
 			FlushEnd:        func(i pebble.FlushInfo) { d.flushed(i.Err) },
+			CompactionEnd:   func(i pebble.CompactionInfo) { d.backlog.ended(i.Err) },
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				d.report(fmt.Errorf("meta: %w: %s: %s", ErrDamaged, i.Path, i.Details.Error())) // with %v it has a stack in it
 			},
@@ -280,25 +288,10 @@ func (d *DB) apply(op string, b *pebble.Batch, sync bool, counts uint64) (seq ui
 
 // hand is apply for a caller that has told the guard whether it means a sync.
 func (d *DB) hand(op string, b *pebble.Batch, sync bool, counts uint64) (seq uint64, err error) {
-	if err := d.Err(); err != nil {
+	if err := d.writable(); err != nil { // also while somebody waits for room
 		return 0, err
 	}
-	if err := d.stuck(); err != nil {
-		return 0, err
-	}
-	err = d.final(op, func() error {
-		d.applying.Lock()
-		defer d.applying.Unlock()
-		if err := d.Err(); err != nil {
-			return err
-		}
-		// Before it can be seen: a Sync by somebody who has seen it must not take it for durable. In the order of the log.
-		seq = d.committed.Add(counts)
-		if sync {
-			return d.db.ApplyNoSyncWait(b, pebble.Sync)
-		}
-		return d.db.Apply(b, pebble.NoSync)
-	})
+	seq, err = d.handOver(op, b, sync, counts)
 	if err != nil || !sync {
 		return seq, err
 	}
@@ -308,13 +301,25 @@ func (d *DB) hand(op string, b *pebble.Batch, sync bool, counts uint64) (seq uin
 	return seq, d.Err() // the guard tells us of a failed sync, not Pebble
 }
 
-// stuck returns the error of Pebble's last attempt to write a memtable, until one succeeds. A batch that came meanwhile could
-// have to wait for that.
-func (d *DB) stuck() error {
-	if err := d.background.Load(); err != nil {
-		return fmt.Errorf("meta: the metadata store cannot be written: %w", *err)
+// handOver gives a batch to Pebble when there is room for it.
+func (d *DB) handOver(op string, b *pebble.Batch, sync bool, counts uint64) (seq uint64, err error) {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if err := d.writable(); err != nil {
+		return 0, err
 	}
-	return nil
+	if err := d.room(b.Len()); err != nil {
+		return 0, err
+	}
+	err = d.final(op, func() error {
+		// Before it can be seen: a Sync by somebody who has seen it must not take it for durable. In the order of the log.
+		seq = d.committed.Add(counts)
+		if sync {
+			return d.db.ApplyNoSyncWait(b, pebble.Sync)
+		}
+		return d.db.Apply(b, pebble.NoSync)
+	})
+	return seq, err
 }
 
 // Committed returns the number of the last batch; every batch that can be seen now has it or a lower one.
@@ -425,6 +430,7 @@ func (d *DB) failedInBackground(err error) {
 func (d *DB) flushed(err error) {
 	if !isOfSystem(err) {
 		d.background.Store(nil)
+		d.backlog.look.Store(true)
 		return
 	}
 	d.background.Store(&err)

@@ -170,8 +170,62 @@ func TestNoSpin(t *testing.T) {
 		t.Errorf("a table was tried for %d times, want 1 to %d", n, most)
 	}
 	failing.Store(false)
-	for d.stuck() != nil && time.Since(start) < time.Minute { // it goes on by itself
+	for d.Stuck() != nil && time.Since(start) < time.Minute { // it goes on by itself
 		time.Sleep(time.Millisecond)
 	}
 	mustClose(t, d)
+}
+
+// noCompactions is a file system on which compactions cannot make tables while on is set.
+type noCompactions struct {
+	vfs.FS
+	on *atomic.Bool
+}
+
+func (n noCompactions) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if n.on.Load() && strings.HasSuffix(name, ".sst") && category != flushCategory {
+		return nil, syscall.EIO
+	}
+	return n.FS.Create(name, category)
+}
+
+// TestFailingCompactions: while all compactions fail changes are refused before Pebble makes anybody wait for them; then all goes on.
+func TestFailingCompactions(t *testing.T) {
+	var failing atomic.Bool
+	var reported atomic.Int64
+	fs := vfs.NewMem()
+	d, err := Open("meta", Options{FS: noCompactions{fs, &failing}, Report: func(error) { reported.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.backlog.most, d.guard.rest = 8, time.Millisecond
+	failing.Store(true)
+	var durable int
+	inSeconds(t, "a commit", func() {
+		for range 50 {
+			if durable, err = load(d, 170); err != nil {
+				break
+			}
+		}
+	})
+	if !errors.Is(err, syscall.EIO) || !errors.Is(d.Stuck(), syscall.EIO) || d.Err() != nil {
+		t.Errorf("commit: %v, stuck %v, failed %v", err, d.Stuck(), d.Err())
+	}
+	inSeconds(t, "a report", func() {
+		for reported.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	wantLoad(t, d, 0, durable)
+	failing.Store(false)
+	for start := time.Now(); d.Stuck() != nil && time.Since(start) < time.Minute; {
+		time.Sleep(time.Millisecond)
+	}
+	if durable, err = load(d, 24); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	mustClose(t, d)
+	d = open(t, fs)
+	defer mustClose(t, d)
+	wantLoad(t, d, 0, durable)
 }

@@ -29,7 +29,8 @@ type guard struct {
 	open     atomic.Bool                // false while Open can still be refused: then failures go to Pebble
 	void     *vfs.MemFS                 // where logs and manifests go after a failure
 
-	before atomic.Pointer[func()] // see DB.BeforeLog
+	before atomic.Pointer[func()]      // see DB.BeforeLog
+	fault  func(op, name string) error // see Options.Fault
 
 	hard atomic.Int64 // how many wait for a sync of the log
 	soft atomic.Int64 // how many asked for one, and only mean that it is written out: see carry.go
@@ -46,11 +47,15 @@ const (
 // flushCategory is how Pebble calls the writing of a memtable.
 const flushCategory vfs.DiskWriteCategory = "pebble-memtable-flush"
 
-func newGuard(fs vfs.FS, release func(int64) bool, fail func(string, error)) *guard {
-	if release == nil {
-		release = func(int64) bool { return false }
+func newGuard(opt *Options, fail func(string, error)) *guard {
+	g := &guard{FS: opt.FS, fail: fail, release: opt.Release, fault: opt.Fault, patience: fullPatience, rest: tableRest, void: vfs.NewMem()}
+	if g.release == nil {
+		g.release = func(int64) bool { return false }
 	}
-	return &guard{FS: fs, fail: fail, release: release, patience: fullPatience, rest: tableRest, void: vfs.NewMem()}
+	if g.fault == nil {
+		g.fault = func(string, string) error { return nil }
+	}
+	return g
 }
 
 // critical tells whether Pebble cannot go on without writing a file.
@@ -105,7 +110,9 @@ func (g *guard) make(name string, category vfs.DiskWriteCategory, do func() (vfs
 	}
 	var f vfs.File
 	err := g.try(critical, 0, func() (err error) {
-		f, err = do()
+		if err = g.fault("create", name); err == nil {
+			f, err = do()
+		}
 		return err
 	})
 	if err != nil && critical && g.final("create "+filepath.Base(name), err) {
@@ -181,6 +188,9 @@ func (f *guardedFile) Write(b []byte) (n int, err error) {
 		(*before)()
 	}
 	write := func() error {
+		if err := f.g.fault("write", f.name); err != nil {
+			return err
+		}
 		k, err := f.File.Write(b[n:])
 		n += k
 		return err
@@ -229,19 +239,23 @@ func (f *guardedFile) leaveOut() bool {
 	return true
 }
 
-func (f *guardedFile) Sync() error {
+// sync is one of the ways to sync a file.
+func (f *guardedFile) sync(do func() error) error {
 	if f.dead() || f.leaveOut() {
 		return nil
 	}
-	return f.pause(f.swallow("sync", f.File.Sync()))
+	err := f.g.fault("sync", f.name)
+	if err == nil {
+		err = do()
+	}
+	return f.pause(f.swallow("sync", err))
 }
 
-func (f *guardedFile) SyncData() error {
-	if f.dead() || f.leaveOut() {
-		return nil
-	}
-	return f.pause(f.swallow("sync", f.File.SyncData()))
-}
+// Sync implements vfs.File.
+func (f *guardedFile) Sync() error { return f.sync(f.File.Sync) }
+
+// SyncData implements vfs.File.
+func (f *guardedFile) SyncData() error { return f.sync(f.File.SyncData) }
 
 func (f *guardedFile) SyncTo(length int64) (fullSync bool, err error) {
 	if f.dead() {
