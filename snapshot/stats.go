@@ -112,8 +112,12 @@ func (s *Store) Stopped() error {
 	return nil
 }
 
-// Stats returns the figures.
+// Stats returns the figures. The first call waits, for up to firstWait each, until the live files are counted and the disk space is measured.
 func (s *Store) Stats() Stats {
+	select {
+	case <-s.counted:
+	case <-time.After(firstWait - time.Since(s.opened)):
+	}
 	pool := s.pool.Stats()
 	files, bytes := s.live.totals()
 	out := Stats{LiveFiles: files, LiveBytes: bytes, StoreBytes: s.usage.bytes(s.dir), UndoBytes: pool.UndoBytes,
@@ -126,10 +130,24 @@ func (s *Store) Stats() Stats {
 	defer st.mu.Unlock()
 	out.TotalSnapshots, out.FailedSnapshots, out.Last, out.InProcessReason = st.total, st.failed, st.last, st.inProcess
 	out.Changes = int64(s.db.Committed() - st.changesAt)
-	if p := st.started[st.current.Name]; p != nil {
-		out.SnapshotInProgress = true
-		out.Current = st.current
-		out.Current.Seconds = time.Since(p.start).Seconds()
-	}
+	out.Current, out.SnapshotInProgress = st.writing()
 	return out
+}
+
+// Writing returns how far the snapshot is that is being written, if there is one. It costs nothing.
+func (s *Store) Writing() (c CurrentSnapshot, ok bool) {
+	s.stats.mu.Lock()
+	defer s.stats.mu.Unlock()
+	return s.stats.writing()
+}
+
+// writing is Writing. REQUIRES mu.
+func (st *storeStats) writing() (c CurrentSnapshot, ok bool) {
+	p := st.started[st.current.Name]
+	if p == nil {
+		return c, false
+	}
+	c = st.current
+	c.Seconds = time.Since(p.start).Seconds()
+	return c, true
 }

@@ -45,7 +45,9 @@ type Store struct {
 	stats   storeStats
 	usage   usage
 
-	unmeasured atomic.Bool // the lengths of base files may be unknown: see count
+	opened     time.Time
+	counted    chan struct{} // closed when the live files have been counted
+	unmeasured atomic.Bool   // the lengths of base files may be unknown: see count
 
 	mu      sync.Mutex
 	closing bool
@@ -83,7 +85,8 @@ func open(dir string, opt Options) (s *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Store{dir: dir, report: newReports(opt.Report).report, stop: make(chan struct{})}
+	s = &Store{dir: dir, report: newReports(opt.Report).report, stop: make(chan struct{}),
+		opened: time.Now(), counted: make(chan struct{})}
 	if s.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
@@ -118,6 +121,7 @@ func (s *Store) count() {
 	s.stopped.Add(1)
 	go func() {
 		defer s.stopped.Done()
+		defer close(s.counted)
 		all, err := s.live.countAll(s.stop, started, s.unmeasured.Load())
 		if err != nil {
 			s.report(fmt.Errorf("count the live files: %w", err))

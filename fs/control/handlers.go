@@ -162,9 +162,8 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 
 // progress returns how far the writer at work is, if there is one.
 func (s *Server) progress() (Progress, bool) {
-	stats := s.store.Stats()
-	c := stats.Current
-	return Progress{PagesWritten: c.PagesWritten, PagesTotal: c.PagesTotal, Seconds: c.Seconds}, stats.SnapshotInProgress
+	c, ok := s.store.Writing()
+	return Progress{PagesWritten: c.PagesWritten, PagesTotal: c.PagesTotal, Seconds: c.Seconds}, ok
 }
 
 // progressInterval is how often the progress of a snapshot is told.
