@@ -87,6 +87,19 @@ func (p *Pool) baseData(id ID, first, last uint64, data *pageSet) error {
 	return nil
 }
 
+// held returns the pages of [first, last] that captures hold for the snapshot.
+func (f *Frozen) held(first, last uint64) (pages pageSet) {
+	c := f.c
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, cp := range c.captures {
+		if cp.epoch <= f.s {
+			pages.or(cp.byID[c.id].pages.within(first, last))
+		}
+	}
+	return pages
+}
+
 // eachData calls visit for every span [a, b) of the pages [first, last] of a file that is not a hole, until it returns false.
 func eachData(fd int, first, last uint64, visit func(a, b uint64) bool) error {
 	for next := first; next <= last; {
@@ -111,7 +124,7 @@ func eachData(fd int, first, last uint64, visit func(a, b uint64) bool) error {
 }
 
 // data returns the pages of [first, last] that may be other than zero in the snapshot. Believed only if nothing was saved
-// meanwhile, as in readChunk.
+// meanwhile, and the snapshot has not failed, as in readChunk.
 func (f *Frozen) data(first, last uint64) (pageSet, error) {
 	c := f.c
 	for {
@@ -127,6 +140,7 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 		if err != nil {
 			return data, fmt.Errorf("look up content %d in snapshot %d: %w", c.id, f.s, err)
 		}
+		held := f.held(first, last) // before the base file: what is not held any more is in it
 		if err := c.p.baseData(c.id, first, last, &data); err != nil {
 			return data, err
 		}
@@ -135,13 +149,7 @@ func (f *Frozen) data(first, last uint64) (pageSet, error) {
 		}
 		data.or(saved)
 		data.andNot(zero)
-		c.mu.RLock()
-		for _, cp := range c.captures {
-			if cp.epoch <= f.s {
-				data.or(cp.byID[c.id].pages.within(first, last))
-			}
-		}
-		c.mu.RUnlock()
+		data.or(held)
 		if c.saves.Load() == saves {
 			return data, c.p.lostSnapshot(f.s)
 		}

@@ -263,7 +263,7 @@ func (c *content) zeroPart(from, to int64) error {
 			return err
 		}
 		if !hole {
-			baseEnd, err := c.store(make([]byte, next-from), from)
+			baseEnd, _, err := c.store(make([]byte, next-from), from)
 			if err != nil {
 				return err
 			}

@@ -50,23 +50,48 @@ func (c *content) writeSome(data []byte, off int64, record Record) error {
 		return err
 	}
 	defer c.change.Unlock()
-	inPlace, err := c.store(data, off)
-	if err != nil {
-		c.takeBack()
-		return err
+	for {
+		inPlace, stored, err := c.store(data, off)
+		if err != nil {
+			c.takeBack()
+			return err
+		}
+		err = c.recordSize(inPlace, func(size int64) int64 { return max(size, end) }, c.unlessCut(stored, record))
+		if !errors.Is(err, errCut) {
+			return err
+		}
 	}
-	return c.recordSize(inPlace, func(size int64) int64 { return max(size, end) }, record)
+}
+
+// errCut says that what a write has stored behind the end of the content has to be stored again.
+var errCut = errors.New("a freeze came before the content became longer")
+
+// unlessCut is record for a write that was stored in the given epoch. If it makes the content longer and a freeze came in between, the
+// freeze's capture has the stored pages only up to the old length, and with it go the bytes behind that: then nothing is recorded, and the
+// error is errCut. REQUIRES c.change.
+func (c *content) unlessCut(stored Epoch, record Record) Record {
+	c.mu.RLock()
+	old := c.size
+	c.mu.RUnlock()
+	return func(e Epoch, size, reach int64) error {
+		if e != stored && size > old {
+			return errCut
+		}
+		return record(e, size, reach)
+	}
 }
 
 // store puts data in place: into the mapping where pages are protected or private, else into the base file. It returns
-// the last byte written to the base file. REQUIRES c.change; the stale bytes that this uncovers are zeroed.
-func (c *content) store(data []byte, off int64) (baseEnd int64, err error) {
+// the last byte written to the base file, and the epoch in which the rest was stored. REQUIRES c.change; the stale bytes that this
+// uncovers are zeroed.
+func (c *content) store(data []byte, off int64) (baseEnd int64, epoch Epoch, err error) {
 	first, last := pagesOf(off, int64(len(data)))
 	log, promised, err := c.reserve(first, last, off+int64(len(data)))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	// The gate is held from here on: reserve has entered it.
+	epoch = c.p.era.epoch
 	c.mu.Lock()
 	owned, used, err := c.storePrivate(data, off)
 	c.mu.Unlock()
@@ -75,18 +100,18 @@ func (c *content) store(data []byte, off int64) (baseEnd int64, err error) {
 	}
 	if err != nil || len(owned) == 0 {
 		c.p.Leave()
-		return 0, err
+		return 0, epoch, err
 	}
 	era := c.p.begin()
 	c.p.Leave()
 	defer era.inflight.Done()
 	for _, s := range owned {
 		if err := c.writeBase(data[s.off-off:][:s.n], s.off); err != nil {
-			return 0, err
+			return 0, epoch, err
 		}
 		baseEnd = s.off + s.n
 	}
-	return baseEnd, nil
+	return baseEnd, epoch, nil
 }
 
 // writeBase writes owned bytes in place. The caller has registered with the era.
