@@ -139,26 +139,33 @@ func (p *Pool) freezeInProcess(record func(Epoch) error, refused error) (*Freeze
 	p.era.inflight.Wait() // it never waits for the gate: see begin
 	pages, _ := p.room.used()
 	fz := &Freeze{p: p, Epoch: p.era.epoch, InProcess: refused, Captured: pages * PageSize}
-	if err := p.flushFrozen(); err != nil {
+	contents := p.private()
+	defer p.putAll(contents)
+	if err := p.flushFrozen(contents); err != nil {
 		return nil, err
 	}
 	if err := record(fz.Epoch); err != nil {
 		return nil, err
+	}
+	for _, c := range contents {
+		c.mu.Lock()
+		c.drop(c.private.clone()) // not before there is a snapshot: a write that is not recorded yet looks at the epoch, see recordWrite
+		p.clean(c)
+		c.mu.Unlock()
 	}
 	p.install(fz)
 	fz.Took = time.Since(start)
 	return fz, nil
 }
 
-// flushFrozen flushes everything while nothing else moves. REQUIRES gate exclusive, nothing in flight, no captures.
-func (p *Pool) flushFrozen() error {
+// flushFrozen brings all private pages of contents into their base files while nothing else moves; they are not dropped. REQUIRES gate
+// exclusive, nothing in flight, no captures.
+func (p *Pool) flushFrozen(contents []*content) error {
 	newest, epoch := p.newestSnapshot(), p.era.epoch
 	log, err := p.logFor(newest, epoch)
 	if err != nil {
 		return err
 	}
-	contents := p.private()
-	defer p.putAll(contents)
 	if log != nil {
 		s := p.newSaver(log, newest)
 		for _, c := range contents {
@@ -177,11 +184,6 @@ func (p *Pool) flushFrozen() error {
 		if err != nil {
 			return err
 		}
-		c.mu.Lock()
-		c.owned.or(c.private)
-		c.drop(c.private.clone())
-		p.clean(c)
-		c.mu.Unlock()
 	}
 	return nil
 }
@@ -219,8 +221,8 @@ func (fz *Freeze) save() error {
 		<-cp.before.done
 		cp.before = nil
 	}
-	if cp.newest == 0 {
-		return nil // no snapshot was reading those pages
+	if fz.p.newestUpTo(cp.newest) == 0 {
+		return nil // no snapshot was reading those pages, or none is any more
 	}
 	log, err := fz.p.logFor(cp.newest, cp.epoch)
 	if err != nil {

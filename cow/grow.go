@@ -263,12 +263,12 @@ func (c *content) zeroPart(from, to int64) error {
 			return err
 		}
 		if !hole {
-			baseEnd, _, err := c.store(make([]byte, next-from), from)
+			st, err := c.store(make([]byte, next-from), from)
 			if err != nil {
 				return err
 			}
 			c.mu.Lock()
-			c.lengthened(baseEnd)
+			c.lengthened(st.baseEnd)
 			c.mu.Unlock()
 		}
 		from = next

@@ -150,6 +150,7 @@ func TestSaveMeetsRemovedLog(t *testing.T) {
 	removed := false
 	w.index.onFind = func() {
 		if l := w.pool.log(s.epoch); l != nil && !removed {
+			l.trim() // with room promised it would stay
 			_, removed, err = w.pool.removeLog(l, PageSize)
 		}
 	}
@@ -202,4 +203,47 @@ func TestReservedRoomIsEnough(t *testing.T) {
 		must(t, w.sync(id))
 	}
 	w.verify()
+}
+
+// TestDeletionBetweenFreezeAndSave (I6): deleting the snapshot before one that is not saved yet leaves the room that writes were promised.
+// Where it was the only other one nothing has to be saved at all.
+func TestDeletionBetweenFreezeAndSave(t *testing.T) {
+	for name, older := range map[string]int{"the only one": 0, "one of two": 1} {
+		t.Run(name, func(t *testing.T) {
+			var full atomic.Bool
+			var end [10]atomic.Int64
+			w := newWorld(t, Options{Hook: func(op Op) error {
+				switch {
+				case op.Kind == OpRemoveUndo:
+					end[op.Log].Store(0)
+				case op.Kind == OpReserve && op.Log != 0:
+					if full.Load() {
+						return unix.ENOSPC
+					}
+					end[op.Log].Store(op.Off + op.Len)
+				case op.Kind == OpWriteUndo && op.Off > 0 && op.Off+op.Len > end[op.Log].Load():
+					return fmt.Errorf("undo log %d is written beyond what was reserved: %w", op.Log, unix.ENOSPC)
+				}
+				return nil
+			}})
+			id := w.create()
+			must(t, w.write(id, 0, fill(1, 20*PageSize)))
+			for range older + 1 {
+				s, err := w.freeze()
+				must(t, err)
+				must(t, w.commit(s))
+			}
+			must(t, w.write(id, 0, fill(2, 10*PageSize)))
+			s, err := w.freeze()
+			must(t, err)
+			must(t, w.remove(w.snaps[older]))
+			full.Store(true)
+			must(t, w.commit(s))
+			w.verify()
+			if logs := w.pool.Logs(); len(logs) != older {
+				t.Errorf("undo logs %v, want %d", logs, older)
+			}
+			w.check()
+		})
+	}
 }

@@ -209,8 +209,8 @@ func (l *undoLog) placesTo(upTo int64) (out []Place, end int64) {
 // anyLength, as the end of a log, says that it does not matter.
 const anyLength = -1
 
-// removeLog deletes a log of which nothing up to end is needed; not if more was saved in it since that was found out: a flush which
-// began before a freeze may still save there for an older snapshot.
+// removeLog deletes a log of which nothing up to end is needed; not if more was saved in it since that was found out, or will be (I6): a flush
+// which began before a freeze, and a capture that is still to be saved, use it for an older snapshot.
 //
 // Its name is durably gone before the index forgets how far it was indexed, and that is durable before a log of this number can be
 // made again: a log which came back with holes would pass for damage, an offset of another log for its own.
@@ -257,7 +257,7 @@ func (l *undoLog) closeAt(end int64) (bytes int64, late []Place, done bool) {
 	defer l.life.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || end != anyLength && l.tail != end {
+	if l.closed || end != anyLength && (l.tail != end || l.promised > 0) {
 		return 0, nil, l.closed
 	}
 	if end == anyLength {

@@ -51,67 +51,55 @@ func (c *content) writeSome(data []byte, off int64, record Record) error {
 	}
 	defer c.change.Unlock()
 	for {
-		inPlace, stored, err := c.store(data, off)
+		st, err := c.store(data, off)
 		if err != nil {
 			c.takeBack()
 			return err
 		}
-		err = c.recordSize(inPlace, func(size int64) int64 { return max(size, end) }, c.unlessCut(stored, record))
-		if !errors.Is(err, errCut) {
+		if again, err := c.recordWrite(st, end, record); !again {
 			return err
 		}
 	}
 }
 
-// errCut says that what a write has stored behind the end of the content has to be stored again.
-var errCut = errors.New("a freeze came before the content became longer")
-
-// unlessCut is record for a write that was stored in the given epoch. If it makes the content longer and a freeze came in between, the
-// freeze's capture has the stored pages only up to the old length, and with it go the bytes behind that: then nothing is recorded, and the
-// error is errCut. REQUIRES c.change.
-func (c *content) unlessCut(stored Epoch, record Record) Record {
-	c.mu.RLock()
-	old := c.size
-	c.mu.RUnlock()
-	return func(e Epoch, size, reach int64) error {
-		if e != stored && size > old {
-			return errCut
-		}
-		return record(e, size, reach)
-	}
+// stored is what store did.
+type stored struct {
+	baseEnd int64 // the last byte written to the base file
+	epoch   Epoch // in which something went into private pages; 0: nothing did
 }
 
-// store puts data in place: into the mapping where pages are protected or private, else into the base file. It returns
-// the last byte written to the base file, and the epoch in which the rest was stored. REQUIRES c.change; the stale bytes that this
-// uncovers are zeroed.
-func (c *content) store(data []byte, off int64) (baseEnd int64, epoch Epoch, err error) {
+// store puts data in place: into the mapping where pages are protected or private, else into the base file. REQUIRES c.change; the stale
+// bytes that this uncovers are zeroed.
+func (c *content) store(data []byte, off int64) (st stored, err error) {
 	first, last := pagesOf(off, int64(len(data)))
 	log, promised, err := c.reserve(first, last, off+int64(len(data)))
 	if err != nil {
-		return 0, 0, err
+		return st, err
 	}
 	// The gate is held from here on: reserve has entered it.
-	epoch = c.p.era.epoch
 	c.mu.Lock()
 	owned, used, err := c.storePrivate(data, off)
 	c.mu.Unlock()
 	if log != nil {
 		log.settle(promised - used)
 	}
+	if all := (span{off, int64(len(data))}); len(owned) != 1 || owned[0] != all {
+		st.epoch = c.p.era.epoch
+	}
 	if err != nil || len(owned) == 0 {
 		c.p.Leave()
-		return 0, epoch, err
+		return st, err
 	}
 	era := c.p.begin()
 	c.p.Leave()
 	defer era.inflight.Done()
 	for _, s := range owned {
 		if err := c.writeBase(data[s.off-off:][:s.n], s.off); err != nil {
-			return 0, epoch, err
+			return st, err
 		}
-		baseEnd = s.off + s.n
+		st.baseEnd = s.off + s.n
 	}
-	return baseEnd, epoch, nil
+	return st, nil
 }
 
 // writeBase writes owned bytes in place. The caller has registered with the era.
@@ -318,8 +306,15 @@ func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Recor
 	epoch := c.p.Enter()
 	defer c.p.Leave()
 	c.mu.Lock()
-	c.roll(epoch)
 	c.lengthened(baseEnd)
+	c.mu.Unlock()
+	return c.recordIn(epoch, size, record)
+}
+
+// recordIn is recordSize inside the gate, in the given epoch. REQUIRES gate shared, c.change.
+func (c *content) recordIn(epoch Epoch, size func(int64) int64, record Record) error {
+	c.mu.Lock()
+	c.roll(epoch)
 	to, reach := size(c.size), c.reach
 	c.mu.Unlock()
 	err := record(epoch, to, reach)
@@ -330,6 +325,22 @@ func (c *content) recordSize(baseEnd int64, size func(int64) int64, record Recor
 	}
 	c.size = to
 	return nil
+}
+
+// recordWrite records a write up to end. again says that it has to be stored once more: a freeze came after it had put bytes behind the end into
+// private pages. The capture has those pages and ends where the content ended, so its writer does not write what is behind, and
+// its end drops them. REQUIRES c.change.
+func (c *content) recordWrite(st stored, end int64, record Record) (again bool, err error) {
+	epoch := c.p.Enter()
+	defer c.p.Leave()
+	c.mu.Lock()
+	c.lengthened(st.baseEnd)
+	again = st.epoch != 0 && st.epoch != epoch && end > c.size
+	c.mu.Unlock()
+	if again {
+		return true, nil
+	}
+	return false, c.recordIn(epoch, func(size int64) int64 { return max(size, end) }, record)
 }
 
 // takeBack ends a write that failed before its length was recorded. REQUIRES c.change.
