@@ -24,6 +24,8 @@ type dirtySet struct {
 
 	grown *roaring64.Bitmap // contents whose base file got another length: not synced since. GUARDED_BY mu
 	ready *roaring64.Bitmap // those that were: their lengths can be recorded. GUARDED_BY mu
+
+	suspects *roaring64.Bitmap // those that somebody may have cut before. GUARDED_BY mu
 }
 
 // dirtyIDs is a part of the dirty set that is being synced.
@@ -39,7 +41,8 @@ const (
 )
 
 func newDirtySet() *dirtySet {
-	return &dirtySet{ids: map[ID]struct{}{}, last: map[ID]uint64{}, grown: roaring64.New(), ready: roaring64.New()}
+	return &dirtySet{ids: map[ID]struct{}{}, last: map[ID]uint64{}, grown: roaring64.New(), ready: roaring64.New(),
+		suspects: roaring64.New()}
 }
 
 func (d *dirtySet) mark(id ID) {
@@ -167,6 +170,18 @@ func (d *dirtySet) grew(id ID) {
 	} else {
 		d.ready.Add(uint64(id))
 	}
+}
+
+func (d *dirtySet) suspect(id ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.suspects.Add(uint64(id))
+}
+
+func (d *dirtySet) isSuspect(id ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.suspects.Contains(uint64(id))
 }
 
 // stillDirty reports whether id, which was ready, has unsynced bytes again; then it is not.

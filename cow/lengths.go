@@ -30,8 +30,12 @@ func (c *content) lengthened(n int64) {
 	}
 }
 
-// Measure has the length of a base file recorded as soon as it is durable: after a crash, or where nobody did that before.
-func (p *Pool) Measure(id ID) { p.dirty.grew(id) }
+// Measure has the length of a base file recorded as soon as it is durable: after a crash, or where nobody did that before. If a greater
+// one is known that stays: somebody has cut the file.
+func (p *Pool) Measure(id ID) {
+	p.dirty.suspect(id)
+	p.dirty.grew(id)
+}
 
 // lengthBatch is how many lengths are recorded at once.
 const lengthBatch = 512
@@ -102,9 +106,14 @@ func (p *Pool) durableLength(id ID) (n int64, busy bool, err error) {
 	c.mu.RLock()
 	shrunk := c.live && n < c.baseLen // by somebody else
 	c.mu.RUnlock()
-	known, err := p.opt.Index.Length(id)
-	if err != nil || shrunk || n <= known {
-		return 0, false, err
+	if shrunk {
+		return 0, false, nil
+	}
+	if p.dirty.isSuspect(id) { // else it has grown in this life of the pool, and nobody else has seen it
+		known, err := p.opt.Index.Length(id)
+		if err != nil || n <= known {
+			return 0, false, err
+		}
 	}
 	return n, false, nil
 }
