@@ -246,15 +246,15 @@ func (x *part) end(cp *capture, written bool) {
 	if written && !x.pages.isEmpty() {
 		c.lengthened(min(pageEnd(x.pages.maximum()), x.size))
 	}
+	if !written && len(c.captures) > 0 {
+		next := c.captures[0].byID[c.id]
+		x.pages.and(next.held) // also what was cut off since: the next snapshot has it
+		next.pages.or(x.pages)
+		return
+	}
 	x.pages.and(c.private) // the rest was cut off by a truncation
 	if !written {
-		if len(c.captures) == 0 {
-			c.fresh.or(x.pages)
-			return
-		}
-		next := c.captures[0].byID[c.id]
-		x.pages.and(next.held)
-		next.pages.or(x.pages)
+		c.fresh.or(x.pages)
 		return
 	}
 	x.pages.andNot(c.fresh)

@@ -13,7 +13,7 @@ import (
 
 // content is the state of one content that is open, frozen-open, or has private pages.
 //
-// INVARIANT: fresh and the pages of its outstanding captures are subsets of private; every private page lies in a window;
+// INVARIANT: fresh, and the pages of its outstanding captures but for what was cut off since, are subsets of private; every private page lies in a window;
 // private pages that are not owned lie below reach.
 type content struct {
 	p  *Pool

@@ -48,3 +48,27 @@ func TestReadWhileSnapshotFails(t *testing.T) {
 		})
 	}
 }
+
+// TestCutBeforeFailure: a page is private at the freezes of two snapshots and cut off after them. The first fails: the second has the page
+// all the same.
+func TestCutBeforeFailure(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 4*PageSize)))
+	s1, err := w.freeze()
+	must(t, err)
+	must(t, w.commit(s1))
+	must(t, w.write(id, 2*PageSize, fill(2, PageSize)))
+	s2, err := w.freeze()
+	must(t, err)
+	s3, err := w.freeze()
+	must(t, err)
+	must(t, w.truncate(id, PageSize+10))
+	s2.fz.Finish()
+	w.takeAway(s2)
+	must(t, w.commit(s3))
+	w.verify()
+	must(t, w.write(id, PageSize, fill(3, 2*PageSize)))
+	w.verify()
+	w.check()
+}
