@@ -11,7 +11,7 @@ import (
 // The kernel leaves the atime of files to us (S_NOATIME in fuse_iget), and tells only of reads that its caches could not
 // answer. After those it asks for the atime again by itself. What it has cached can only be read while the file is open, so one that was
 // open for reading counts as read when it was opened, as soon as it is closed, if the rules of relatime let it: once after
-// each change, and once a day.
+// each change, and once a day. One that was open for writing as well, and was changed meanwhile (O_TRUNC for one), does not count.
 
 // dates tells whether reads through an open file change its atime.
 func dates(flags uint32) bool {
@@ -27,6 +27,13 @@ func (f *face) readAtime(h *handle, t snapshot.Time) bool {
 func (f *face) closeAtime(h *handle) {
 	if f.readAtime(h, h.opened) {
 		f.m.told(f.m.server.InodeNotify(uint64(h.node), -1, 0))
+	}
+}
+
+// releaseAtime is closeAtime for a file that is closed.
+func (f *face) releaseAtime(h *handle) {
+	if h != nil && !(h.writes && h.live.ChangedSince(h.opened)) {
+		f.closeAtime(h)
 	}
 }
 

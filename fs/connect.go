@@ -58,7 +58,11 @@ func (m *Mount) connect() (*gofuse.Server, error) {
 
 // capabilities that the kernel is asked for. With access control lists come DONT_MASK (the umask does not count where a
 // directory has a default list) and SETXATTR_EXT (whether a new list clears the setgid bit). EXPORT_SUPPORT: see export.go.
-const capabilities = gofuse.CAP_HANDLE_KILLPRIV_V2 | gofuse.CAP_ATOMIC_O_TRUNC | gofuse.CAP_READDIRPLUS_AUTO |
+//
+// Not ATOMIC_O_TRUNC, with which open(O_TRUNC) is one request: Linux then forgets the size without the inode's lock (fuse_open, and once
+// more in fuse_do_setattr). A write at that moment comes to lie behind a hole, or the next O_APPEND overwrites it, and what was stored to a
+// mapping comes back. Without, it is OPEN and a SETATTR under the lock.
+const capabilities = gofuse.CAP_HANDLE_KILLPRIV_V2 | gofuse.CAP_READDIRPLUS_AUTO |
 	gofuse.CAP_DONT_MASK | gofuse.CAP_SETXATTR_EXT | gofuse.CAP_EXPORT_SUPPORT
 
 // mountOptions says how the kernel is to treat the mount; the package comment says why it may cache so much.

@@ -91,28 +91,14 @@ func (f *face) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) g
 	return f.faults.status("open", in.NodeId, err)
 }
 
-// open opens a live file, and empties it if it is opened with O_TRUNC: the kernel leaves that to us, so that both are one
-// request.
+// open opens a live file. Never with O_TRUNC: see capabilities.
 func (f *face) open(node nodeID, in *gofuse.OpenIn, out *gofuse.OpenOut) error {
 	if writable(in.Flags) {
 		if err := f.change(node); err != nil {
 			return err
 		}
 	}
-	if err := f.openLive(node, in.Flags, out); err != nil {
-		return err
-	}
-	if in.Flags&syscall.O_TRUNC == 0 {
-		return nil
-	}
-	// Now that it is open, so that a truncation that fails leaves the file as it was and one that succeeds is not undone
-	// by an open that fails.
-	kill := in.Mode&gofuse.OPEN_KILL_SUIDGID != 0
-	_, err := f.live.SetAttr(node.ino(), snapshot.Change{Set: snapshot.SetSize, KillPriv: kill})
-	if err != nil {
-		f.close("open", f.handles.remove(out.Fh))
-	}
-	return err
+	return f.openLive(node, in.Flags, out)
 }
 
 // openLive enters a handle of a live file.
@@ -166,9 +152,7 @@ func writable(flags uint32) bool {
 }
 
 func (f *face) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
-	if h := f.handles.get(in.Fh); h != nil {
-		f.closeAtime(h)
-	}
+	f.releaseAtime(f.handles.get(in.Fh))
 	f.close("release", f.handles.remove(in.Fh))
 }
 

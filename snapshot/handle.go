@@ -42,6 +42,13 @@ func (h *Handle) Ino() Ino { return h.n.ino }
 // Access is Live.Access of the file.
 func (h *Handle) Access(t Time, strict bool) bool { return h.l.access(h.n, t, strict) }
 
+// ChangedSince reports whether the bytes changed at time t or later, by their mtime.
+func (h *Handle) ChangedSince(t Time) bool {
+	h.n.mu.Lock()
+	defer h.n.mu.Unlock()
+	return !h.n.rec.Mtime.Before(t)
+}
+
 // Size returns the length of the file in bytes.
 func (h *Handle) Size() int64 {
 	h.n.mu.Lock()
