@@ -2,11 +2,15 @@ package snapfs_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // raceTime is how long a test looks for a race.
@@ -87,4 +91,105 @@ func readLog(path string) error {
 		before = record
 	}
 	return nil
+}
+
+// TestTimesWhileLookedAt: the kernel believes what it was told for an hour. What somebody asks at the moment of a change is not that.
+func TestTimesWhileLookedAt(t *testing.T) {
+	m := newMount(t)
+	dir, file := m.live("dir"), m.live("file")
+	need(t, os.Mkdir(dir, 0o755))
+	for i := range 100 {
+		writeFile(t, m.live(fmt.Sprint("other", i)), "")
+	}
+	f, err := os.Create(file)
+	need(t, err)
+	defer f.Close()
+	need(t, f.Truncate(4096))
+	mapped, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	need(t, err)
+	defer unix.Munmap(mapped)
+	for _, c := range []struct {
+		what, path string
+		change     func(i int) error
+	}{
+		{"mkdir", dir, func(i int) error { return os.Mkdir(filepath.Join(dir, fmt.Sprint("d", i)), 0o755) }},
+		{"setxattr", file, func(i int) error { return unix.Setxattr(file, "user.x", fmt.Append(nil, i), 0) }},
+		{"fallocate", file, func(i int) error {
+			return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 4096)
+		}},
+		{"rename", dir, func(i int) error { return errors.Join(os.Rename(dir, dir+"~"), os.Rename(dir+"~", dir)) }},
+		{"store to a mapping", file, func(i int) error {
+			mapped[0]++
+			return unix.Msync(mapped, unix.MS_SYNC)
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			fd, err := unix.Open(c.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+			need(t, err)
+			defer unix.Close(fd)
+			ask := func() error {
+				var st unix.Statx_t
+				return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
+			}
+			during(t, raceTime, func(i int) error {
+				start := time.Now()
+				if err := c.change(i); err != nil {
+					return err
+				}
+				eventually(t, "the kernel knows the ctime after "+c.what, func() bool {
+					var st unix.Stat_t
+					need(t, unix.Fstat(fd, &st))
+					return !time.Unix(st.Ctim.Unix()).Before(start)
+				})
+				return nil
+			}, ask, ask, func() error { _, err := os.ReadDir(m.mnt); return err })
+		})
+	}
+}
+
+// TestParentInListing: the listing of a directory that was moved says where it is now.
+func TestParentInListing(t *testing.T) {
+	m := newMount(t)
+	for _, dir := range []string{"a", "a/d", "b", "b/e"} {
+		need(t, os.Mkdir(m.live(dir), 0o755))
+	}
+	check := func(dir, parent string) {
+		t.Helper()
+		if got, want := listedIno(t, m.live(dir), ".."), inoOf(t, m.live(parent)); got != want {
+			t.Errorf("the listing of %s says that it is in %d, want %d", dir, got, want)
+		}
+	}
+	check("a/d", "a")
+	check("b/e", "b")
+	need(t, os.Rename(m.live("a/d"), m.live("b/d")))
+	check("b/d", "b")
+	writeFile(t, m.live("a/f"), "")
+	need(t, unix.Renameat2(unix.AT_FDCWD, m.live("b/e"), unix.AT_FDCWD, m.live("a/f"), unix.RENAME_EXCHANGE))
+	check("a/f", "a")
+	need(t, os.Mkdir(m.live("a/g"), 0o755))
+	check("a/g", "a")
+	need(t, unix.Renameat2(unix.AT_FDCWD, m.live("b/d"), unix.AT_FDCWD, m.live("a/g"), unix.RENAME_EXCHANGE))
+	check("a/g", "a")
+	check("b/d", "b")
+}
+
+// listedIno returns the inode number that the listing of a directory has for a name.
+func listedIno(t testing.TB, dir, name string) uint64 {
+	t.Helper()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	need(t, err)
+	defer unix.Close(fd)
+	ino := uint64(0)
+	for { // to the end: the kernel keeps whole listings
+		ents, err := getdents(fd, make([]byte, 4096))
+		need(t, err)
+		if len(ents) == 0 {
+			return ino
+		}
+		for _, ent := range ents {
+			if ent.name == name {
+				ino = ent.ino
+			}
+		}
+	}
 }

@@ -169,6 +169,9 @@ func (f *face) lookUpEntry(dir nodeID, fh uint64, ino snapshot.Ino, entry *gofus
 	if err != nil {
 		return err
 	}
+	if dir.isLive() {
+		f.m.answers.note(liveNode(ino))
+	}
 	attr, err := view.Stat(ino)
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@
 // listings stay cached over opens. The one exception is .snapshots, which also changes through the control socket: Mount
 // tells the kernel (notify.go) after such a change.
 //
+// An answer that is under way at the moment of a change must not bring the state before it back for an hour: answers.go.
+//
 // # Rights
 //
 // The kernel checks all rights, by modes and access control lists (default_permissions, POSIX_ACL). A list is asked for once
@@ -38,7 +40,9 @@
 //   - A notification takes the kernel's lock of the directory that it names. The kernel holds that lock during MKDIR,
 //     RMDIR, RENAME ... in it, so a handler never notifies about its own directory. What arrives by mkdir(2) in
 //     .snapshots needs no notification at all: the kernel knows.
-//   - A notification about the attributes of an inode takes no lock: handlers may make it.
+//   - A notification about the attributes of an inode takes no lock: handlers may make it, if the request keeps the inode; for one that
+//     is about to go it waits until it is gone, and that may wait for what the kernel writes back. The listing of a directory is no
+//     different.
 //   - A notification that drops file data, and the push before a freeze, wait for WRITE requests. They run while no lock
 //     is held that a handler takes.
 //

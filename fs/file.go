@@ -199,6 +199,9 @@ func (f *face) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32
 	if err != nil && (n == 0 || in.WriteFlags&gofuse.WRITE_CACHE != 0) {
 		return 0, f.faults.status("write", in.NodeId, err)
 	}
+	if in.WriteFlags&gofuse.WRITE_CACHE != 0 {
+		f.outdateWritten(nodeID(in.NodeId))
+	}
 	return uint32(n), gofuse.OK
 }
 
@@ -219,6 +222,7 @@ func (f *face) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Statu
 	}
 	if err == nil {
 		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length), false)
+		f.outdate(nodeID(in.NodeId))
 	}
 	return f.faults.status("fallocate", in.NodeId, err)
 }

@@ -39,6 +39,9 @@ func (f *face) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *
 	if errors.Is(err, syscall.ENOENT) {
 		return noEntry(out)
 	}
+	if err == nil && dir.isLive() { // once more, now that it is known whom to note
+		attr, err = f.stat(liveNode(attr.Ino))
+	}
 	if err != nil {
 		return f.faults.status("lookup", in.NodeId, err)
 	}
@@ -49,7 +52,7 @@ func (f *face) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *
 // lookupHidden answers the daemon's own lookup of a live inode by its hidden name. The name is forgotten at once: an
 // unlinked file must not be kept alive by it.
 func (f *face) lookupHidden(ino snapshot.Ino, out *gofuse.EntryOut) gofuse.Status {
-	attr, err := f.live.Stat(ino)
+	attr, err := f.stat(liveNode(ino))
 	if err != nil {
 		return f.faults.status("lookup", uint64(ino), err)
 	}
@@ -75,6 +78,9 @@ func (f *face) stat(n nodeID) (snapshot.Attr, error) {
 		return snapshot.Attr{}, err
 	}
 	defer f.views.put(ref)
+	if n.isLive() {
+		f.m.answers.note(n)
+	}
 	return view.Stat(n.ino())
 }
 

@@ -39,6 +39,7 @@ type Mount struct {
 	faults  *faults
 	flags   flags
 	hidden  hidden
+	answers answers
 	uid     uint32 // owner of the mount
 	gid     uint32
 	start   time.Time

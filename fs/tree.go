@@ -15,6 +15,7 @@ func (f *face) create(dir nodeID, name string, spec snapshot.Spec) (snapshot.Att
 		return snapshot.Attr{}, err
 	}
 	attr, err := f.live.Create(dir.ino(), name, spec)
+	f.outdate(dir)
 	return attr, f.settled(err, syncNames)
 }
 
@@ -68,6 +69,7 @@ func (f *face) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *gofu
 		return gofuse.EXDEV
 	}
 	attr, err := f.live.Link(old.ino(), dir.ino(), name)
+	f.outdate(dir)
 	if err = f.settled(err, syncNames); err != nil {
 		return f.faults.status("link", in.NodeId, err)
 	}
@@ -80,6 +82,7 @@ func (f *face) Unlink(_ <-chan struct{}, in *gofuse.InHeader, name string) gofus
 	err := f.changeName(dir, name, syscall.EBUSY)
 	if err == nil {
 		err = f.live.Unlink(dir.ino(), name)
+		f.outdate(dir)
 	}
 	return f.faults.status("unlink", in.NodeId, f.settled(err, syncNames))
 }
@@ -93,6 +96,7 @@ func (f *face) Rmdir(_ <-chan struct{}, in *gofuse.InHeader, name string) gofuse
 	err := f.changeName(dir, name, syscall.EBUSY)
 	if err == nil {
 		err = f.live.Rmdir(dir.ino(), name)
+		f.outdate(dir)
 	}
 	return f.faults.status("rmdir", in.NodeId, f.settled(err, syncNames))
 }
@@ -115,10 +119,16 @@ func (f *face) Rename(_ <-chan struct{}, in *gofuse.RenameIn, oldName, newName s
 }
 
 func (f *face) rename(in *gofuse.RenameIn, oldName, newName string) error {
-	from, to := nodeID(in.NodeId).ino(), nodeID(in.Newdir).ino()
-	flags := uint(in.Flags)
-	if flags&unix.RENAME_WHITEOUT != 0 {
-		return f.live.RenameWhiteout(from, oldName, to, newName, flags&^unix.RENAME_WHITEOUT, in.Uid, in.Gid)
+	from, to := nodeID(in.NodeId), nodeID(in.Newdir)
+	var moved []snapshot.Attr
+	var err error
+	if flags := uint(in.Flags); flags&unix.RENAME_WHITEOUT != 0 {
+		moved, err = f.live.RenameWhiteout(from.ino(), oldName, to.ino(), newName, flags&^unix.RENAME_WHITEOUT, in.Uid, in.Gid)
+	} else {
+		moved, err = f.live.Rename(from.ino(), oldName, to.ino(), newName, flags)
 	}
-	return f.live.Rename(from, oldName, to, newName, flags)
+	if err == nil {
+		f.outdateMoved(from, to, moved)
+	}
+	return err
 }

@@ -81,6 +81,9 @@ func (f *face) SetXAttr(_ <-chan struct{}, in *gofuse.SetXAttrIn, name string, v
 	default:
 		err = f.live.SetXattr(node.ino(), name, value, uint(in.Flags))
 	}
+	if err == nil {
+		f.outdate(node)
+	}
 	return f.faults.status("setxattr", in.NodeId, f.settled(err, syncAll))
 }
 
@@ -92,6 +95,9 @@ func (f *face) RemoveXAttr(_ <-chan struct{}, in *gofuse.InHeader, name string) 
 	}
 	if err == nil {
 		err = f.live.RemoveXattr(node.ino(), name)
+	}
+	if err == nil {
+		f.outdate(node)
 	}
 	return f.faults.status("removexattr", in.NodeId, f.settled(err, syncAll))
 }

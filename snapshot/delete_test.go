@@ -38,7 +38,7 @@ func TestDeleteWhileFreezing(t *testing.T) {
 	w.ok("sync", h.Sync(false)) // now there is an undo log, whose removal the hook sees
 	meanwhile = func() {
 		w.ok("snapshot", w.snapshot("two", false))
-		w.ok("rename", l.Rename(Root, "name", Root, "other", 0))
+		w.ok("rename", failure(l.Rename(Root, "name", Root, "other", 0)))
 	}
 	delete(w.want, "one")
 	_, err = w.s.Delete([]string{"one"}, false, nil)

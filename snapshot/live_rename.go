@@ -24,49 +24,50 @@ type whiteout struct {
 	lists heritage
 }
 
-// Rename moves an entry, over an existing one if there is one. flags may be RENAME_NOREPLACE or RENAME_EXCHANGE.
-func (l *Live) Rename(op Ino, on string, np Ino, nn string, flags uint) error {
+// Rename moves an entry, over an existing one if there is one, and returns what was moved: two inodes with RENAME_EXCHANGE, none if both
+// names were of one inode. flags may be RENAME_NOREPLACE or RENAME_EXCHANGE.
+func (l *Live) Rename(op Ino, on string, np Ino, nn string, flags uint) (moved []Attr, err error) {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 || flags == unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE {
-		return &opError{"rename", op, on, syscall.EINVAL}
+		return nil, &opError{"rename", op, on, syscall.EINVAL}
 	}
 	return l.rename(op, on, np, nn, flags, nil)
 }
 
 // RenameWhiteout is Rename that leaves a whiteout, owned by uid and gid, at the old name. flags may be RENAME_NOREPLACE.
-func (l *Live) RenameWhiteout(op Ino, on string, np Ino, nn string, flags uint, uid, gid uint32) error {
+func (l *Live) RenameWhiteout(op Ino, on string, np Ino, nn string, flags uint, uid, gid uint32) (moved []Attr, err error) {
 	if flags&^unix.RENAME_NOREPLACE != 0 {
-		return &opError{"rename", op, on, syscall.EINVAL}
+		return nil, &opError{"rename", op, on, syscall.EINVAL}
 	}
 	if err := l.disk.take(entryBytes); err != nil {
-		return &opError{"rename", op, on, err}
+		return nil, &opError{"rename", op, on, err}
 	}
 	return l.rename(op, on, np, nn, flags, &whiteout{spec: Spec{Mode: syscall.S_IFCHR, UID: uid, GID: gid}})
 }
 
-func (l *Live) rename(op Ino, on string, np Ino, nn string, flags uint, white *whiteout) error {
+func (l *Live) rename(op Ino, on string, np Ino, nn string, flags uint, white *whiteout) ([]Attr, error) {
 	if err := checkEntryName("rename to", np, nn); err != nil {
-		return err
+		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := &rename{exchange: flags&unix.RENAME_EXCHANGE != 0, white: white}
 	defer l.putRename(r)
 	if err := l.findRename(r, op, on, np, nn); err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case flags&unix.RENAME_NOREPLACE != 0 && r.to.exists():
-		return &opError{"rename to", np, nn, syscall.EEXIST}
+		return nil, &opError{"rename to", np, nn, syscall.EEXIST}
 	case r.exchange && !r.to.exists():
-		return &opError{"rename to", np, nn, syscall.ENOENT}
+		return nil, &opError{"rename to", np, nn, syscall.ENOENT}
 	case r.to.exists() && r.to.Ino == r.from.Ino:
-		return nil // two names of one inode: both stay (POSIX)
+		return nil, nil // two names of one inode: both stay (POSIX)
 	}
 	if err := l.checkRename(r); err != nil {
-		return err
+		return nil, err
 	}
 	if err := l.prepareWhiteout(r); err != nil {
-		return err
+		return nil, err
 	}
 	return l.commitRename(r)
 }
@@ -164,14 +165,14 @@ func (l *Live) needOutside(dir Ino, ent *entry) error {
 	return &opError{"rename into itself", ent.parent, ent.Name, syscall.EINVAL}
 }
 
-func (l *Live) commitRename(r *rename) error {
+func (l *Live) commitRename(r *rename) (moved []Attr, err error) {
 	nodes := []*node{r.fromDir, r.toDir, r.moved, r.other}
 	if r.white != nil {
 		nodes = append(nodes, r.white.n)
 	}
 	c, err := l.begin(nodes...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.end()
 	if r.other != nil {
@@ -187,7 +188,7 @@ func (l *Live) commitRename(r *rename) error {
 	if r.exchange {
 		c.putEntry(&r.from, r.to.Ino, r.to.Type)
 		c.move(r.other, to, from, r.fromDir.ino, t)
-		return c.commit()
+		return []Attr{c.attr(r.moved), c.attr(r.other)}, c.commit()
 	}
 	if r.other != nil {
 		if isDir(r.to.Type) {
@@ -197,15 +198,18 @@ func (l *Live) commitRename(r *rename) error {
 	}
 	if r.white == nil {
 		c.removeEntry(&r.from)
-		return c.commit()
+		return []Attr{c.attr(r.moved)}, c.commit()
 	}
 	c.leave(r.white, &r.from, from, t)
 	if err := c.commit(); err != nil {
 		l.nodes.forsake(r.white.n)
-		return err
+		return nil, err
 	}
-	return nil
+	return []Attr{c.attr(r.moved)}, nil
 }
+
+// attr describes a locked node with the changes staged so far.
+func (c *change) attr(n *node) Attr { return attrOf(n.ino, c.rec(n)) }
 
 // move records that n came from one directory into another, whose staged records are given.
 func (c *change) move(n *node, from, to *meta.Inode, toIno Ino, t Time) {

@@ -373,9 +373,11 @@ func (t *storeTree) Link(name, target string) error {
 	return err
 }
 
-func (t *storeTree) Rename(old, new string) error { return t.s.Live().Rename(Root, old, Root, new, 0) }
-func (t *storeTree) Unlink(name string) error     { return t.s.Live().Unlink(Root, name) }
-func (t *storeTree) SyncNames() error             { return t.s.Live().Sync() }
+func (t *storeTree) Rename(old, new string) error {
+	return failure(t.s.Live().Rename(Root, old, Root, new, 0))
+}
+func (t *storeTree) Unlink(name string) error { return t.s.Live().Unlink(Root, name) }
+func (t *storeTree) SyncNames() error         { return t.s.Live().Sync() }
 
 func (t *storeTree) Snapshot(name string, frozen func()) error {
 	_, err := t.s.Snapshot(Request{Name: name, Frozen: func(Taken) { frozen() }})

@@ -35,7 +35,7 @@ func TestReplacedBytesComeFirst(t *testing.T) {
 				agree(t, "open", err, nil)
 				mustWrite(t, n, "newer bytes", 0)
 				agree(t, "close", n.Close(), nil)
-				agree(t, "rename", s.live.Rename(Root, "new", Root, "f", 0), nil)
+				agree(t, "rename", failure(s.live.Rename(Root, "new", Root, "f", 0)), nil)
 			} else {
 				_, err := s.live.SetAttr(h.Ino(), Change{Set: SetSize})
 				agree(t, "truncate", err, nil)
@@ -167,7 +167,7 @@ func replaceOnce(s *Store, k int, way string, seq uint64) error {
 		return err
 	}
 	if way == "rename" {
-		return l.Rename(Root, into, Root, name, 0)
+		return failure(l.Rename(Root, into, Root, name, 0))
 	}
 	return nil
 }

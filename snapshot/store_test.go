@@ -301,7 +301,7 @@ func (w *storeWorld) act(t *rapid.T) {
 		old, new := names.Draw(t, "old"), names.Draw(t, "new")
 		switch rapid.IntRange(0, 4).Draw(t, "how") {
 		case 0:
-			_ = l.Rename(Root, old, Root, new, 0)
+			_, _ = l.Rename(Root, old, Root, new, 0)
 		case 1:
 			_ = l.Unlink(Root, old)
 		case 2:
