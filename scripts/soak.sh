@@ -25,6 +25,7 @@ while [ "$round" -le "$rounds" ]; do
     SNAPFS_POWERCUTS=30 go test -count=1 -timeout 30m -run '^TestPowerCut' ./snapshot
     SNAPFS_POWERCUTS=30 go test -count=1 -timeout 60m -run '^Test(Kills|KillAtSteps|WhatAKillLoses|SignalsAtWork|PowerCutUnderDaemon)$' ./snapshot ./cmd/snapfs
     SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -race -run '^Test(Stress|ManyClients|ManySnapshots)$' .
+    SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -run '^TestChurn$' ./snapshot
     SNAPFS_LOAD=20 go test -count=1 -timeout 30m -run '^Test(OpenAndClose|HugeSparseFile)$' .
     go test -count=1 -timeout 30m -run 'Model|Order' -rapid.checks=2000 ./cow ./snapshot
     go test -count=1 -timeout 30m -race -run 'Writer|Frozen|Orphan|Killed|Concurrent' ./cow ./snapshot
