@@ -45,6 +45,8 @@
 // older snapshots, or was cut off). Whatever makes the content longer zeroes the stale bytes that it uncovers first,
 // saving those that are protected, and makes that durable before it records the new length.
 //
+// It may be shorter, too: what lies behind its end is zero, unless it is known to have been longer (lengths.go); then it is lost.
+//
 // # What a page of snapshot s is
 //
 //  1. the entry of the first undo log from s on that has the page; else

@@ -84,11 +84,20 @@ func (d *Disk) image(n int) string {
 }
 
 // Mount mounts the disk.
-func (d *Disk) Mount() error {
-	if d.Name == "btrfs" { // it remembers devices by the number in their images, and copies have the same
-		_ = run("btrfs", "device", "scan", "--forget")
+func (d *Disk) Mount() (err error) {
+	mount := func() error { return run("mount", "-o", d.options, d.image(0), d.Point) }
+	if d.Name != "btrfs" {
+		return mount()
 	}
-	return run("mount", "-o", d.options, d.image(0), d.Point)
+	// It remembers devices by the number in their images, and copies have the same: for a moment also when they were told to go.
+	failed := eventually(func() error {
+		_ = run("btrfs", "device", "scan", "--forget")
+		if err = mount(); err != nil && strings.Contains(strings.ToLower(err.Error()), unix.EEXIST.Error()) {
+			return err
+		}
+		return nil
+	})
+	return first(failed, err)
 }
 
 // Unmount unmounts the disk. Who was killed a moment ago may still be on it.
