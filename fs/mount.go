@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +45,7 @@ type Mount struct {
 	uid     uint32 // owner of the mount
 	gid     uint32
 	start   time.Time
+	minor   uint32        // of the device number, the major one is 0: the connection's number
 	changed atomic.Int64  // last change of the catalogue, in Unix nanoseconds
 	done    chan struct{} // closed when the mount is gone
 }
@@ -76,6 +79,11 @@ func New(store *snapshot.Store, opt Options) (*Mount, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", opt.MountPoint, errors.Join(err, m.Unmount()))
 	}
+	var st unix.Stat_t
+	if err := unix.Lstat(opt.MountPoint, &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", opt.MountPoint, err), m.Unmount())
+	}
+	m.minor = unix.Minor(st.Dev)
 	if err := m.flags.follow(opt.MountPoint); err != nil {
 		return nil, errors.Join(err, m.Unmount())
 	}
@@ -119,5 +127,15 @@ func (m *Mount) Unmount() error {
 		return fmt.Errorf("unmount %s: %w", m.opt.MountPoint, err)
 	}
 	<-m.done
+	return nil
+}
+
+// Abort ends the connection to the kernel: whoever still uses the mount, in whatever mount namespace, gets ENOTCONN from now on. It takes the
+// control file system of FUSE (fusectl), where every connection belongs to its owner.
+func (m *Mount) Abort() error {
+	err := os.WriteFile(filepath.Join("/sys/fs/fuse/connections", strconv.FormatUint(uint64(m.minor), 10), "abort"), []byte("1"), 0)
+	if err != nil {
+		return fmt.Errorf("abort %s: %w", m.opt.MountPoint, err)
+	}
 	return nil
 }

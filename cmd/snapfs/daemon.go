@@ -218,9 +218,20 @@ func (d *daemon) end(gone <-chan struct{}) {
 			d.log.Printf("detach: %v", err)
 		}
 	}
+	d.abort(gone)
+}
+
+// abort ends the connection, also where another mount namespace has the mount, or where we may not end it by force. What is under way is
+// answered first: the store is closed next.
+func (d *daemon) abort(gone <-chan struct{}) {
+	limit := endingLimit
+	err := d.mount.Abort()
+	if err != nil { // ENOENT: it has ended already
+		limit = abortGrace
+	}
 	select {
 	case <-gone:
-	case <-time.After(abortGrace):
-		d.log.Printf("the kernel still holds the mount")
+	case <-time.After(limit):
+		d.log.Printf("the kernel still holds the mount: %v", err)
 	}
 }

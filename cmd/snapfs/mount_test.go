@@ -135,6 +135,52 @@ func TestSignalWhileBusy(t *testing.T) {
 	wantFile(t, p.in("file"), "KEpt")
 }
 
+// TestSignalWhileElsewhere: a signalled daemon ends the connection also where the mount goes on in another mount namespace, before it closes
+// the store.
+func TestSignalWhileElsewhere(t *testing.T) {
+	needRoot(t)
+	p := newPlace(t)
+	p.mount(t)
+	needFusectl(t)
+	writer := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", "exec 3>file; echo kept >&3; echo; while echo more >&3; do :; done")
+	writer.Dir = p.point
+	out, err := writer.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Process.Kill()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(p.daemon(t), syscall.SIGTERM)
+	eventually(t, "the daemon's end", func() bool { _, ok := lockHolder(p.store); return !ok })
+	writer.Wait()
+	wantNotHeld(t, p)
+}
+
+// needFusectl skips a test where connections cannot be aborted. There is a mount.
+func needFusectl(t *testing.T) {
+	t.Helper()
+	if found, _ := filepath.Glob("/sys/fs/fuse/connections/*"); len(found) == 0 {
+		t.Skip("fusectl is not mounted at /sys/fs/fuse/connections")
+	}
+}
+
+// wantNotHeld checks that the daemon of a place ended after its connection had.
+func wantNotHeld(t *testing.T, p place) {
+	t.Helper()
+	log, err := os.ReadFile(logPath(p.store))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(log), "still holds") {
+		t.Errorf("the store was closed while the kernel had the mount:\n%s", log)
+	}
+}
+
 func TestUmountBusy(t *testing.T) {
 	p := newPlace(t)
 	p.mount(t)

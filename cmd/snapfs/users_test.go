@@ -155,6 +155,33 @@ func TestTourOfUser(t *testing.T) {
 	u.snapfs("umount", p.point).ok()
 }
 
+// TestSignalOfUser: the daemon of a user, who may not unmount by force, ends the connection before it closes the store, too.
+func TestSignalOfUser(t *testing.T) {
+	if !withOpenDevice(t) {
+		return
+	}
+	u := stranger{t, nobody}
+	p := userPlace(t, u)
+	u.snapfs("mount", p.store, p.point).ok()
+	needFusectl(t)
+	sleeper := u.own(exec.Command("sh", "-c", "cd "+p.point+" && echo && exec sleep 1000"))
+	out, err := sleeper.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sleeper.Wait()
+	defer sleeper.Process.Kill()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(p.daemon(t), syscall.SIGTERM)
+	eventually(t, "the daemon's end", func() bool { _, ok := lockHolder(p.store); return !ok })
+	wantNotHeld(t, p)
+}
+
 // TestRefusedUsers: what a user lacks is said.
 func TestRefusedUsers(t *testing.T) {
 	if !withOpenDevice(t) {
