@@ -166,7 +166,7 @@ func (l *Live) flushAttrsLocked(e cow.Epoch) error {
 }
 
 func (l *Live) flushDirty(lock func([]*node) *change) error {
-	all := l.nodes.takeDirty()
+	all := l.nodes.listed()
 	defer l.nodes.put(all...)
 	var failed error
 	for rest := all; len(rest) > 0; {
@@ -174,9 +174,6 @@ func (l *Live) flushDirty(lock func([]*node) *change) error {
 		rest = rest[len(ns):]
 		if err := flushNodes(lock(ns)); err != nil {
 			failed = err
-			for _, n := range ns {
-				l.nodes.list(n)
-			}
 		}
 	}
 	return failed
@@ -189,5 +186,9 @@ func flushNodes(c *change) error {
 			c.rec(n)
 		}
 	}
-	return c.commit()
+	if err := c.commit(); err != nil {
+		return err
+	}
+	c.l.nodes.unlist(c.nodes)
+	return nil
 }

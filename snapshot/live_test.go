@@ -216,3 +216,29 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	s.close(b)
 }
+
+// TestFreezeWithinFlushOfTimes freezes while times that are in memory only are about to be written: the frozen tree has them.
+func TestFreezeWithinFlushOfTimes(t *testing.T) {
+	w := newStoreWorld(t, Options{})
+	l := w.s.Live()
+	a, err := l.Create(Root, "file", Spec{Mode: syscall.S_IFREG | 0o644})
+	w.ok("create", err)
+	h, err := l.OpenFile(a.Ino)
+	w.ok("open", err)
+	w.handles[a.Ino] = h
+	for range 2 { // the second changes nothing but times
+		_, err = h.WriteAt([]byte("data"), 0, false)
+		w.ok("write", err)
+	}
+	flushed := 0
+	w.ok("flush", l.flushDirty(func(ns []*node) *change {
+		flushed += len(ns)
+		w.ok("snapshot", w.snapshot("within", true))
+		return l.enter(ns...)
+	}))
+	if flushed == 0 {
+		t.Fatal("nothing was to be flushed: the test tests nothing")
+	}
+	w.verify()
+	w.reopen()
+}

@@ -14,10 +14,9 @@ type node struct {
 	ino Ino
 
 	// GUARDED_BY nodes.mu
-	refs   int
-	gone   bool          // not to be kept when the last reference goes
-	listed bool          // in nodes.dirty, which holds a reference
-	idle   *list.Element // in nodes.idle; INVARIANT: not nil if and only if refs == 0
+	refs int
+	gone bool          // not to be kept when the last reference goes
+	idle *list.Element // in nodes.idle; INVARIANT: not nil if and only if refs == 0
 
 	mu sync.Mutex
 
@@ -50,12 +49,12 @@ type nodes struct {
 
 	mu    sync.Mutex
 	byIno map[Ino]*node
-	idle  *list.List // of *node, the most recently used in front
-	dirty []*node    // nodes to be flushed, each with a reference
+	idle  *list.List         // of *node, the most recently used in front
+	dirty map[*node]struct{} // nodes to be flushed, each with a reference
 }
 
 func newNodes(limit int) *nodes {
-	return &nodes{limit: limit, byIno: map[Ino]*node{}, idle: list.New()}
+	return &nodes{limit: limit, byIno: map[Ino]*node{}, idle: list.New(), dirty: map[*node]struct{}{}}
 }
 
 // get returns the node of ino, loaded or not, with a reference.
@@ -128,21 +127,33 @@ func (c *nodes) forsake(n *node) {
 func (c *nodes) list(n *node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !n.listed {
-		n.listed = true
+	if _, listed := c.dirty[n]; !listed {
 		c.hold(n)
-		c.dirty = append(c.dirty, n)
+		c.dirty[n] = struct{}{}
 	}
 }
 
-// takeDirty empties the list of dirty nodes; its references go to the caller.
-func (c *nodes) takeDirty() []*node {
+// listed returns the dirty nodes, each with a reference. They stay on the list until they are clean: a freeze that comes while
+// somebody is about to write them finds them, too.
+func (c *nodes) listed() []*node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ns := c.dirty
-	c.dirty = nil
-	for _, n := range ns {
-		n.listed = false
+	ns := make([]*node, 0, len(c.dirty))
+	for n := range c.dirty {
+		c.hold(n)
+		ns = append(ns, n)
 	}
 	return ns
+}
+
+// unlist takes nodes that are clean off the list. The caller has them locked, and has references of its own.
+func (c *nodes) unlist(ns []*node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range ns {
+		if _, listed := c.dirty[n]; listed {
+			delete(c.dirty, n)
+			n.refs--
+		}
+	}
 }
