@@ -39,6 +39,10 @@ func (c *content) uncover(end int64) error {
 	to := min(max(end, from+uncoverStep), c.baseEnd())
 	c.mu.RUnlock()
 	if from < to {
+		// The record of the shorter length comes first: a power loss must not leave the longer one with its bytes gone.
+		if err := c.p.opt.Index.Sync(); err != nil {
+			return err
+		}
 		c.p.dirty.bare(c.id)
 		if err := c.zero(from, to, true, c.zeroStale); err != nil {
 			return err

@@ -3,6 +3,7 @@ package cow
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -87,5 +88,58 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	must(t, w.truncate(id, 2*PageSize))
 	w.verify()
 	must(t, w.pool.Flush())
+	w.verify()
+}
+
+// TestCutAfterTails cuts a file further between the moment when the records of lengths are made durable and the one when base files are cut: a
+// power loss may bring the length of the former back, and the bytes have to be there.
+func TestCutAfterTails(t *testing.T) {
+	w := newWorld(t, Options{})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 9*PageSize)))
+	must(t, w.sync(id))
+	must(t, w.truncate(id, 5*PageSize))
+	cut := w.pool.Tails() // the record of five pages is made durable now
+	must(t, w.truncate(id, PageSize))
+	must(t, cut())
+	length := func() (n int64) {
+		must(t, w.pool.base.use(id, func(fd int) (err error) { n, err = fileSize(fd); return err }))
+		return n
+	}
+	if n := length(); n != 5*PageSize {
+		t.Errorf("the base file has %d bytes, its durable record says %d", n, 5*PageSize)
+	}
+	must(t, w.pool.Tails()())
+	if n := length(); n != PageSize {
+		t.Errorf("the base file has %d bytes in the end", n)
+	}
+	w.verify()
+}
+
+// TestShorterLengthFirst: the bytes that were cut off are zeroed, for a file that becomes longer again, only when the record of the shorter
+// length is durable. Else a power loss would leave the longer one, and zeros where bytes were that somebody had synced.
+func TestShorterLengthFirst(t *testing.T) {
+	recorded, zeroed := false, 0
+	w := newWorld(t, Options{Hook: func(op Op) error {
+		if op.Kind == OpPunchBase || op.Kind == OpWriteBase {
+			zeroed++
+			if recorded {
+				return fmt.Errorf("%s before the record is durable", op.Kind)
+			}
+		}
+		return nil
+	}})
+	w.index.onSync = func() { recorded = false }
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 9*PageSize)))
+	must(t, w.sync(id))
+	for _, size := range []int64{5 * PageSize, 4*PageSize + 100} {
+		must(t, w.truncate(id, size))
+		recorded, zeroed = true, 0
+		must(t, w.truncate(id, 9*PageSize))
+		if zeroed == 0 {
+			t.Error("nothing was zeroed")
+		}
+	}
 	w.verify()
 }

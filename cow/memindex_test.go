@@ -12,6 +12,7 @@ type memIndex struct {
 	indexed map[Epoch]int64
 	lengths map[ID]int64
 	onFind  func() // if set: called before a look-up
+	onSync  func() // if set: called by Sync
 	addErr  error  // if set: Add fails with it
 }
 
@@ -126,7 +127,12 @@ func (m *memIndex) RemoveLog(log Epoch) error {
 	return nil
 }
 
-func (m *memIndex) Sync() error { return nil }
+func (m *memIndex) Sync() error {
+	if m.onSync != nil {
+		m.onSync()
+	}
+	return nil
+}
 
 func (m *memIndex) Length(id ID) (int64, error) {
 	m.mu.Lock()

@@ -29,9 +29,11 @@ func (p *Pool) Tails() (cut func() error) {
 	if len(tails) == 0 {
 		return func() error { return nil }
 	}
-	ids := make([]ID, len(tails))
+	ids, sizes := make([]ID, len(tails)), make([]int64, len(tails))
 	for i, c := range tails {
-		ids[i] = c.id
+		c.mu.RLock()
+		ids[i], sizes[i] = c.id, c.size
+		c.mu.RUnlock()
 	}
 	if err := p.opt.Index.ForgetLengths(ids); err != nil {
 		for _, c := range tails {
@@ -45,8 +47,8 @@ func (p *Pool) Tails() (cut func() error) {
 	}
 	return func() error {
 		var first error
-		for _, c := range tails {
-			if err := c.cutTail(); err != nil && first == nil {
+		for i, c := range tails {
+			if err := c.cutTail(sizes[i]); err != nil && first == nil {
 				first = err
 			}
 			p.endCut(c)
@@ -75,8 +77,9 @@ func (p *Pool) endCut(c *content) {
 	c.cuts--
 }
 
-// cutTail truncates the base file to what the content and the snapshots need.
-func (c *content) cutTail() error {
+// cutTail truncates the base file to what the content and the snapshots need. durable is a length that is on the disk: one that was
+// recorded since, and is less, may be lost, and then the bytes up to this one are needed. They go the next time.
+func (c *content) cutTail(durable int64) error {
 	p := c.p
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
@@ -85,7 +88,7 @@ func (c *content) cutTail() error {
 	epoch := p.Enter()
 	c.mu.Lock()
 	c.roll(epoch)
-	need := c.size
+	need := max(c.size, durable)
 	if p.newestSnapshot() != 0 {
 		need = max(need, c.reach)
 	}

@@ -54,7 +54,7 @@ type Index interface {
 	SetLengths(lengths []Length) error
 	// ForgetLengths forgets the known lengths of contents, which need not have one.
 	ForgetLengths(ids []ID) error
-	// Sync makes every earlier write durable.
+	// Sync makes every earlier write durable, and what a Record was told before.
 	Sync() error
 }
 
