@@ -43,7 +43,11 @@
 //
 // A base file may be longer than its content: what lies beyond the length is stale for the live view (it belongs to
 // older snapshots, or was cut off). Whatever makes the content longer zeroes the stale bytes that it uncovers first,
-// saving those that are protected, and makes that durable before it records the new length.
+// saving those that are protected, and makes that durable before it records the new length; and before it does so, the shorter length.
+//
+// A base file may become longer by the writer of a capture, whose pages were written on since they were mapped: content.baseEnd counts that. A
+// capture ends where the content ended at the freeze: a write that has something behind that in private pages, and is not recorded yet,
+// is stored once more in the new epoch.
 //
 // It may be shorter, too: what lies behind its end is zero, unless it is known to have been longer (lengths.go); then it is lost.
 //
