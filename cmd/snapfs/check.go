@@ -21,7 +21,7 @@ func newCheck() *cobra.Command {
 		Long: `Verify every structure and checksum of a store. If it is mounted its daemon does it; if not, the
 store is first brought to order after a crash, as mount does. Ends with exit code 7 if there are
 problems. Files that have lost bytes are named; reading those bytes is an I/O error, the rest is
-as it was.
+as it was. Of the files in STORE/base the length is verified: their bytes have no checksums.
 
 With --repair, which needs the store unmounted, what can be proven is mended: a damaged format file
 or header of an undo log is written anew, what interrupted steps left behind and base files that no
