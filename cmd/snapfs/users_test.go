@@ -157,13 +157,13 @@ func TestTourOfUser(t *testing.T) {
 
 // TestSignalOfUser: the daemon of a user, who may not unmount by force, ends the connection before it closes the store, too.
 func TestSignalOfUser(t *testing.T) {
+	needFusectl(t)
 	if !withOpenDevice(t) {
 		return
 	}
 	u := stranger{t, nobody}
 	p := userPlace(t, u)
 	u.snapfs("mount", p.store, p.point).ok()
-	needFusectl(t)
 	sleeper := u.own(exec.Command("sh", "-c", "cd "+p.point+" && echo && exec sleep 1000"))
 	out, err := sleeper.StdoutPipe()
 	if err != nil {
