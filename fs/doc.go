@@ -14,6 +14,9 @@
 // listings stay cached over opens. The one exception is .snapshots, which also changes through the control socket: Mount
 // tells the kernel (notify.go) after such a change.
 //
+// Inodes are not counted: what the kernel knows is its own affair, but for those without a name, which go when it forgets them
+// (forgetting.go).
+//
 // An answer that is under way at the moment of a change must not bring the state before it back for an hour: answers.go.
 //
 // # Rights

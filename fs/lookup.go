@@ -61,10 +61,10 @@ func (f *face) lookupHidden(ino snapshot.Ino, out *gofuse.EntryOut) gofuse.Statu
 	return gofuse.OK
 }
 
-// Forget lets go of an unlinked live inode.
+// Forget lets go of an unlinked live inode; see forgetting.
 func (f *face) Forget(node, _ uint64) {
-	if n := nodeID(node); n.isLive() {
-		f.live.Forget(n.ino())
+	if n := nodeID(node); n.isLive() && f.live.Nameless(n.ino()) {
+		f.m.forgetting.add(n.ino())
 	}
 }
 

@@ -33,21 +33,22 @@ type Options struct {
 
 // Mount is a served file system.
 type Mount struct {
-	store   *snapshot.Store
-	opt     Options
-	server  *gofuse.Server // set before the first request
-	views   *views
-	handles *handles
-	faults  *faults
-	flags   flags
-	hidden  hidden
-	answers answers
-	uid     uint32 // owner of the mount
-	gid     uint32
-	start   time.Time
-	minor   uint32        // of the device number, the major one is 0: the connection's number
-	changed atomic.Int64  // last change of the catalogue, in Unix nanoseconds
-	done    chan struct{} // closed when the mount is gone
+	store      *snapshot.Store
+	opt        Options
+	server     *gofuse.Server // set before the first request
+	views      *views
+	handles    *handles
+	faults     *faults
+	flags      flags
+	hidden     hidden
+	answers    answers
+	forgetting *forgetting
+	uid        uint32 // owner of the mount
+	gid        uint32
+	start      time.Time
+	minor      uint32        // of the device number, the major one is 0: the connection's number
+	changed    atomic.Int64  // last change of the catalogue, in Unix nanoseconds
+	done       chan struct{} // closed when the mount is gone
 }
 
 // New mounts store and starts serving it; it returns when the mount answers. The store stays the caller's, to be closed
@@ -55,16 +56,17 @@ type Mount struct {
 func New(store *snapshot.Store, opt Options) (*Mount, error) {
 	now := time.Now()
 	m := &Mount{
-		store:   store,
-		opt:     opt,
-		views:   newViews(store),
-		handles: newHandles(),
-		faults:  &faults{log: log.New(os.Stderr, fsName+": ", log.LstdFlags|log.Lmsgprefix)},
-		hidden:  newHidden(),
-		uid:     uint32(os.Geteuid()),
-		gid:     uint32(os.Getegid()),
-		start:   now,
-		done:    make(chan struct{}),
+		store:      store,
+		opt:        opt,
+		views:      newViews(store),
+		handles:    newHandles(),
+		faults:     &faults{log: log.New(os.Stderr, fsName+": ", log.LstdFlags|log.Lmsgprefix)},
+		hidden:     newHidden(),
+		forgetting: newForgetting(),
+		uid:        uint32(os.Geteuid()),
+		gid:        uint32(os.Getegid()),
+		start:      now,
+		done:       make(chan struct{}),
 	}
 	m.changed.Store(now.UnixNano())
 	if opt.ReadOnly {
@@ -94,7 +96,13 @@ func New(store *snapshot.Store, opt Options) (*Mount, error) {
 // serve answers requests until the mount is gone, then lets go of what the kernel had open: an aborted connection sends
 // no RELEASE.
 func (m *Mount) serve() {
+	go m.forgetting.run(func(ino snapshot.Ino) {
+		if !m.knows(ino) {
+			m.store.Forget(ino)
+		}
+	})
 	m.server.Serve()
+	m.forgetting.end()
 	m.closeAll()
 	m.views.close()
 	close(m.done)

@@ -8,6 +8,18 @@ import (
 	"github.com/snapfs/snapfs/snapshot/meta"
 )
 
+// Nameless reports whether the inode has no name, and is there for who uses it: until Forget, and until it is closed.
+func (l *Live) Nameless(ino Ino) bool {
+	n := l.nodes.peek(ino) // an orphan is always in memory
+	if n == nil {
+		return false
+	}
+	defer l.nodes.put(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.orphan
+}
+
 // Forget says that the kernel no longer knows the inode: an unlinked, closed one is dropped now.
 func (l *Live) Forget(ino Ino) {
 	n := l.nodes.peek(ino) // an orphan is always in memory
@@ -69,6 +81,15 @@ func (l *Live) dropLeft() error {
 		}
 	}
 	return nil
+}
+
+// Forget is Live.Forget for whoever may be late: while the store is being closed it does nothing, and the next start drops the inode.
+func (s *Store) Forget(ino Ino) {
+	if s.enter() != nil {
+		return
+	}
+	defer s.busy.Done()
+	s.live.Forget(ino)
 }
 
 // sweepOrphans drops the inodes that had no name and were still in use when the store was last closed, or crashed.
