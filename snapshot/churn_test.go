@@ -49,23 +49,39 @@ func churnTime() time.Duration {
 	if n, err := strconv.Atoi(os.Getenv("SNAPFS_STRESS_SECONDS")); err == nil {
 		return time.Duration(n) * time.Second
 	}
-	return 2 * time.Second
+	return 1500 * time.Millisecond
 }
 
 // TestChurn: at the end every file and every snapshot that was kept is what its model is, and when the snapshots are gone so is what they
-// took.
+// took. Memory for private pages is short.
 func TestChurn(t *testing.T) {
+	for name, noFork := range map[string]bool{"forked": false, "in process": true} {
+		t.Run(name, func(t *testing.T) {
+			opt := Options{Create: true, FlushInterval: 3 * time.Millisecond, DirtyLimit: 4 << 20, noFork: noFork, Report: func(err error) {
+				if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "writer") {
+					t.Error("in the background:", err)
+				}
+			}}
+			dir := scratch(t)
+			s, err := Open(dir, opt)
+			agree(t, "open", err, nil)
+			c := &churn{t: t, s: s, stop: make(chan struct{}), images: map[string]*image{}}
+			c.run(churnTime())
+			c.verify()
+			agree(t, "close", s.Close(), nil)
+			c.s, err = Open(dir, opt)
+			agree(t, "open again", err, nil)
+			c.verify()
+			c.deleteAll()
+			agree(t, "close again", c.s.Close(), nil)
+		})
+	}
+}
+
+// run lets everybody work for a while.
+func (c *churn) run(d time.Duration) {
 	seed := rand.Uint64()
-	t.Log("seed", seed)
-	opt := Options{Create: true, FlushInterval: 3 * time.Millisecond, Report: func(err error) {
-		if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "writer") {
-			t.Error("in the background:", err)
-		}
-	}}
-	dir := scratch(t)
-	s, err := Open(dir, opt)
-	agree(t, "open", err, nil)
-	c := &churn{t: t, s: s, stop: make(chan struct{}), images: map[string]*image{}}
+	c.t.Log("seed", seed)
 	var changes, others sync.WaitGroup
 	for i := range 4 {
 		o := &owner{c: c, r: rand.New(rand.NewPCG(seed, uint64(i))), files: map[string]*owned{}}
@@ -76,18 +92,11 @@ func TestChurn(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, uint64(100+i)))
 		others.Go(func() { c.repeat(func() { role(r) }) })
 	}
-	time.Sleep(churnTime())
+	time.Sleep(d)
 	close(c.stop)
 	changes.Wait()
 	others.Wait()
-	t.Logf("%d snapshots, %d writers killed, %d deletions, %d images read", c.counts[0].Load(), c.killed.Load(), c.counts[1].Load(), c.counts[2].Load())
-	c.verify()
-	agree(t, "close", s.Close(), nil)
-	c.s, err = Open(dir, opt)
-	agree(t, "open again", err, nil)
-	c.verify()
-	c.deleteAll()
-	agree(t, "close again", c.s.Close(), nil)
+	c.t.Logf("%d snapshots, %d writers killed, %d deletions, %d images read", c.counts[0].Load(), c.killed.Load(), c.counts[1].Load(), c.counts[2].Load())
 }
 
 func (c *churn) repeat(do func()) {
