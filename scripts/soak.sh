@@ -8,7 +8,7 @@ usage() {
 usage: scripts/soak.sh [ROUNDS]
 
   ROUNDS  how many rounds (default 10). One is 30 power cuts and 30 images of disks at work on each file system (root only),
-          30 kills of daemons and writers, two minutes of many clients, 100,000 files opened and closed, and 2,000 random histories of each
+          30 kills of daemons and writers, three minutes of many clients, 100,000 files opened and closed, and 2,000 random histories of each
           model: about 20 minutes on two cores.
 END
 }
@@ -27,6 +27,7 @@ while [ "$round" -le "$rounds" ]; do
     SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -race -run '^Test(Stress|ManyClients|ManySnapshots)$' .
     SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -run '^TestChurn$' ./snapshot
     SNAPFS_LOAD=20 go test -count=1 -timeout 30m -run '^Test(OpenAndClose|HugeSparseFile)$' .
+    SNAPFS_STRESS_SECONDS=60 go test -count=1 -timeout 30m -race -run '^TestCrowd$' ./snapshot
     go test -count=1 -timeout 30m -run 'Model|Order' -rapid.checks=2000 ./cow ./snapshot
     go test -count=1 -timeout 30m -race -run 'Writer|Frozen|Orphan|Killed|Concurrent' ./cow ./snapshot
     round=$((round + 1))
