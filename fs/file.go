@@ -54,6 +54,7 @@ func (f *face) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, out *
 		if err := f.live.Unlink(dir.ino(), name); err != nil {
 			f.faults.report("undo of create", in.NodeId, err)
 		}
+		f.live.Forget(attr.Ino) // the kernel never knew it
 		return status
 	}
 	fillEntry(&out.EntryOut, liveNode(attr.Ino), attr)
