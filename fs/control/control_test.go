@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -83,6 +84,52 @@ func TestCloseBeforeServe(t *testing.T) {
 	}
 	if _, err := Dial(t.Context(), dir); CodeOf(err) != NoMount {
 		t.Errorf("Dial: %v", err)
+	}
+}
+
+// TestDrainDoesNotWaitForEver: not for who does not send what he has announced, nor for who does not read what he has asked for.
+func TestDrainDoesNotWaitForEver(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.patience = 50 * time.Millisecond
+	begun := make(chan bool, 2)
+	mux := http.NewServeMux()
+	mux.Handle("POST /listen", s.guard(s.counted(func(w http.ResponseWriter, r *http.Request) error {
+		begun <- true
+		return s.request(w, r, new(DeleteRequest))
+	})))
+	mux.Handle("GET /tell", s.guard(s.counted(func(w http.ResponseWriter, _ *http.Request) error {
+		begun <- true
+		return answerLines(w, make([]snapshot.Info, 100000))
+	})))
+	s.http.Handler = s.bounded(mux)
+	s.Serve(nil, nil, Hello{})
+	defer s.Close(nil)
+	for _, request := range []string{
+		"POST /listen HTTP/1.1\r\nHost: snapfs\r\nContent-Length: 100\r\n\r\n{", "GET /tell HTTP/1.1\r\nHost: snapfs\r\n\r\n",
+	} {
+		conn, err := net.Dial("unix", socketPath(s.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(request)); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+	}
+	drained := make(chan bool)
+	go func() {
+		s.Drain()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Drain waits for clients that have stopped")
 	}
 }
 

@@ -14,6 +14,9 @@
 //	POST /check     snapshot.Report
 //	POST /unmount   lines of Event: one when the mount is gone, the last one when the store is closed
 //
+// A client that has stopped, in the middle of its request or of the answer, is given up after 5 s: the daemon does not end before its
+// requests have.
+//
 // An error is answered as {"error", "code"}, where code is the exit code that the command ends with.
 //
 // A path in a socket address has only 108 bytes; so both sides reach the socket as /proc/self/fd/N/control.sock, where

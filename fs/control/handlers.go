@@ -24,7 +24,14 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("POST /rename", s.guard(s.counted(s.rename)))
 	mux.Handle("POST /check", s.guard(s.counted(s.check)))
 	mux.Handle("POST /unmount", s.guard(s.unmount))
-	return mux
+	return s.bounded(mux)
+}
+
+// bounded bounds the wait for clients that do not read.
+func (s *Server) bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&patient{w, http.NewResponseController(w), s.patience}, r)
+	})
 }
 
 // guard checks who asks, and turns errors into answers.
@@ -87,7 +94,7 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) error {
 
 func (s *Server) delete(w http.ResponseWriter, r *http.Request) error {
 	var req DeleteRequest
-	if err := decode(r, &req); err != nil {
+	if err := s.request(w, r, &req); err != nil {
 		return err
 	}
 	gone, err := s.mount.Delete(req.Names, req.DryRun)
@@ -99,7 +106,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) rename(w http.ResponseWriter, r *http.Request) error {
 	var req RenameRequest
-	if err := decode(r, &req); err != nil {
+	if err := s.request(w, r, &req); err != nil {
 		return err
 	}
 	if err := s.mount.Rename(req.Old, req.New); err != nil {
@@ -119,7 +126,7 @@ func (s *Server) check(w http.ResponseWriter, _ *http.Request) error {
 // snapshot streams events: progress while the writer works, if it was asked for, then the outcome.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 	var req SnapshotRequest
-	if err := decode(r, &req); err != nil {
+	if err := s.request(w, r, &req); err != nil {
 		return err
 	}
 	out := newStream(w)
@@ -227,6 +234,16 @@ func answerLines[T any](w http.ResponseWriter, all []T) error {
 		}
 	}
 	return nil
+}
+
+// request decodes the request's body, and waits for it so long.
+func (s *Server) request(w http.ResponseWriter, r *http.Request, v any) error {
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(s.patience)); err != nil {
+		return err
+	}
+	defer control.SetReadDeadline(time.Time{}) // what comes to an end after the body is the connection, and with it the request
+	return decode(r, v)
 }
 
 // decode reads the request's body; unknown fields are refused, so that a newer command is not half understood.

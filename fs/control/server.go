@@ -18,9 +18,10 @@ import (
 
 // Server answers at the control socket of one mount. Its life: Listen, Serve, Drain, Close.
 type Server struct {
-	dir    *os.File
-	socket *net.UnixListener
-	http   *http.Server
+	dir      *os.File
+	socket   *net.UnixListener
+	http     *http.Server
+	patience time.Duration // with a client that does not go on to send its request, or to read its answer: Drain waits for it
 
 	// Set by Serve, before the first request is looked at.
 	mount  *fs.Mount
@@ -50,7 +51,7 @@ func Listen(storeDir string) (*Server, error) {
 		dir.Close()
 		return nil, err
 	}
-	s := &Server{dir: dir, socket: socket, ended: make(chan struct{})}
+	s := &Server{dir: dir, socket: socket, patience: connectLimit, ended: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.routes(),
 		ConnContext:       rememberPeer,

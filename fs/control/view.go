@@ -67,7 +67,7 @@ func (v *viewers) interrupt() {
 // view takes a snapshot and shows it on a device that the command brings.
 func (s *Server) view(w http.ResponseWriter, r *http.Request) error {
 	var req ViewRequest
-	if err := decode(r, &req); err != nil {
+	if err := s.request(w, r, &req); err != nil {
 		return err
 	}
 	cred, _ := r.Context().Value(peerKey{}).(*unix.Ucred)
@@ -106,7 +106,8 @@ func upgrade(w http.ResponseWriter) (*net.UnixConn, error) {
 	return conn, err
 }
 
-// connStream is a stream of events to a connection that was taken over. A client that does not read is given up after a while.
+// connStream is a stream of events to a connection that was taken over. The few that there are find room in it, whether the client reads or
+// not.
 func connStream(conn *net.UnixConn) stream {
 	conn.SetWriteDeadline(time.Time{})
 	return stream{enc: json.NewEncoder(conn), flush: func() {}}
