@@ -296,6 +296,7 @@ func (w *killWorld) cutPower(disk *powercut.Disk) {
 	w.need(err)
 	w.need(disk.Cut())
 	syscall.Kill(daemon, syscall.SIGKILL)
+	abortAt(w.t, w.point) // the daemon, and so the load, may be one that cannot die; without its disk the store tells nobody who has its lock
 	p.Kill()
 	w.need(p.Tell(w.ledger, mark))
 	w.need(ignoreInvalid(detach(w.point)))

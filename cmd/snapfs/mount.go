@@ -55,6 +55,7 @@ is accepted.`,
 			if plan.store, err = realPath(args[0]); err != nil {
 				return err
 			}
+			endDying(plan.store) // before anybody looks at the mount point
 			if plan.point, err = realPath(args[1]); err != nil {
 				return err
 			}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapfs/snapfs/fs/control"
+)
+
+// endDying ends the connections of a daemon of the store that was killed and cannot die: one of its threads tells the kernel of a change
+// in .snapshots, and waits there for the lock of that directory, which a client has who waits for the daemon's answer. Nobody can be
+// killed then, and whoever looks at the mount waits as well, until the connection is aborted. (fuse_reverse_inval_entry in fs/fuse/dir.c
+// of Linux takes the lock, and the device stays open as long as it waits for it.)
+func endDying(store string) {
+	pid, ok := lockHolder(store)
+	if !ok || !isDying(pid) {
+		return
+	}
+	mounts, err := control.Mounts()
+	if err != nil {
+		return
+	}
+	for _, m := range mounts {
+		if m.Type == control.FSType && m.Source == store {
+			abortConnection(m)
+		}
+	}
+}
+
+// abortConnection has the kernel end everything that waits for the daemon of a mount. Where it cannot be done, whoever goes on says what is
+// in the way.
+func abortConnection(m control.Mounted) {
+	_ = os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Minor), []byte("1"), 0)
+}
+
+// isDying reports whether a process was killed and is still there.
+func isDying(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		switch name {
+		case "State":
+			if strings.HasPrefix(value, "Z") {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			if bits, err := strconv.ParseUint(value, 16, 64); err == nil && bits>>(unix.SIGKILL-1)&1 == 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
