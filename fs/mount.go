@@ -125,6 +125,9 @@ func (m *Mount) Unmount() error {
 		return nil
 	default:
 	}
+	if !m.IsAtPoint() {
+		return fmt.Errorf("unmount %s: something else is mounted there: %w", m.opt.MountPoint, unix.EINVAL)
+	}
 	err := disconnect(m.opt.MountPoint)
 	// What was closed a moment ago is still in use for the kernel, and so is an inode that is being pushed.
 	for delay := time.Millisecond; errors.Is(err, unix.EBUSY) && delay < 100*time.Millisecond; delay *= 2 {
@@ -136,6 +139,15 @@ func (m *Mount) Unmount() error {
 	}
 	<-m.done
 	return nil
+}
+
+// IsAtPoint reports whether the mount point leads to this mount, as far as that can be seen: another one may be over it, which unmounting by
+// path would hit.
+func (m *Mount) IsAtPoint() bool {
+	id := m.flags.id.Load()
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, m.opt.MountPoint, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &st)
+	return err != nil || id == 0 || st.Mask&unix.STATX_MNT_ID == 0 || st.Mnt_id == id
 }
 
 // Abort ends the connection to the kernel: whoever still uses the mount, in whatever mount namespace, gets ENOTCONN from now on. It takes the

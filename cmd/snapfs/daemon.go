@@ -212,13 +212,22 @@ func (d *daemon) end(gone <-chan struct{}) {
 	}
 	d.log.Printf("%s is still used: detaching it", d.plan.point)
 	d.push()
-	// As root this also ends the connection: requests in flight are answered with an error, and no new ones come.
-	if err := unix.Unmount(d.plan.point, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		if err := detach(d.plan.point); err != nil {
-			d.log.Printf("detach: %v", err)
-		}
+	if err := d.detach(); err != nil {
+		d.log.Printf("detach: %v", err)
 	}
 	d.abort(gone)
+}
+
+// detach takes the mount out of the tree, if it is not covered by another. As root this also ends the connection: requests in flight are
+// answered with an error, and no new ones come.
+func (d *daemon) detach() error {
+	if !d.mount.IsAtPoint() {
+		return nil
+	}
+	if unix.Unmount(d.plan.point, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+		return nil
+	}
+	return detach(d.plan.point)
 }
 
 // abort ends the connection, also where another mount namespace has the mount, or where we may not end it by force. What is under way is

@@ -161,6 +161,36 @@ func TestSignalWhileElsewhere(t *testing.T) {
 	wantNotHeld(t, p)
 }
 
+// TestSignalWhileCovered: what somebody has mounted over the mount is not ours to unmount.
+func TestSignalWhileCovered(t *testing.T) {
+	needRoot(t)
+	needFusectl(t)
+	p := newPlace(t)
+	p.mount(t)
+	write(t, p.in("file"), "below")
+	pid := p.daemon(t)
+	if err := unix.Mount("none", p.point, "tmpfs", 0, "size=1M"); err != nil {
+		t.Fatal(err)
+	}
+	covered := true
+	defer func() {
+		if covered {
+			detach(p.point)
+		}
+	}()
+	write(t, p.in("precious"), "above")
+	syscall.Kill(pid, syscall.SIGTERM)
+	eventually(t, "the daemon's end", func() bool { _, ok := lockHolder(p.store); return !ok })
+	wantNotHeld(t, p)
+	wantFile(t, p.in("precious"), "above")
+	if err := detach(p.point); err != nil {
+		t.Fatal(err)
+	}
+	covered = false
+	p.mount(t) // which cleans the dead mount away
+	wantFile(t, p.in("file"), "below")
+}
+
 // needFusectl skips a test where connections cannot be aborted.
 func needFusectl(t *testing.T) {
 	t.Helper()
