@@ -305,12 +305,18 @@ func TestPrivilegeBits(t *testing.T) {
 		change func() error
 	}{
 		{"write", func() error { return asUser(1000, func() error { return appendTo(path, "more") }) }},
+		{"write by somebody else", func() error { return asUser(1001, func() error { return appendTo(path, "more") }) }},
 		{"truncate", func() error { return asUser(1000, func() error { return unix.Truncate(path, 2) }) }},
 		{"O_TRUNC", func() error { return asUser(1000, func() error { return os.WriteFile(path, nil, 0) }) }},
 		{"chown", func() error { return os.Chown(path, 1001, 1001) }},
 		{"chown to nobody else", func() error { return os.Chown(path, -1, -1) }},
 		{"fallocate", func() error {
 			return asUser(1000, func() error {
+				return changeFile(path, func(fd int) error { return unix.Fallocate(fd, 0, 0, 100) })
+			})
+		}},
+		{"fallocate by somebody else", func() error {
+			return asUser(1001, func() error {
 				return changeFile(path, func(fd int) error { return unix.Fallocate(fd, 0, 0, 100) })
 			})
 		}},

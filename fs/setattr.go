@@ -52,9 +52,10 @@ func killsPriv(valid uint32) bool {
 }
 
 // mayKillPriv checks what the kernel checks for file systems that clear suid and sgid themselves, but not for us: chown(2) to
-// the same owner clears them, so it is a change of the mode, which only the owner and root may make.
+// the same owner clears them, so it is a change of the mode, which only the owner and root may make. But just so the kernel asks before
+// somebody writes, who then has the file open for writing, and loses the bits by that right.
 func (f *face) mayKillPriv(node nodeID, in *gofuse.SetAttrIn) error {
-	if in.Valid&fattrFields != 0 || in.InHeader.Uid == 0 {
+	if in.Valid&fattrFields != 0 || in.InHeader.Uid == 0 || f.handles.isWritten(node.ino()) {
 		return nil
 	}
 	attr, err := f.live.Stat(node.ino())
