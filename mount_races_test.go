@@ -36,14 +36,14 @@ func during(t *testing.T, limit time.Duration, do func(i int) error, others ...f
 			}
 		})
 	}
+	defer wg.Wait()
+	defer close(stop) // also where do ends the test
 	for i, end := 0, time.Now().Add(limit); time.Now().Before(end); i++ {
 		if err := do(i); err != nil {
 			t.Errorf("round %d: %v", i, err)
 			break
 		}
 	}
-	close(stop)
-	wg.Wait()
 }
 
 // TestEmptiedWhileAppendedTo: a log that is emptied (: > log) while somebody appends to it has whole records without a gap at any time.
