@@ -219,6 +219,7 @@ func (p *Pool) waitAllCaptures() {
 func (p *Pool) end(cp *capture, written bool) {
 	if !written {
 		for _, x := range cp.parts {
+			p.dirty.mark(x.c.id) // what the writer wrote is not synced
 			x.c.measureBase()
 		}
 	}

@@ -121,7 +121,7 @@ func TestLastBytes(t *testing.T) {
 	}
 	must(t, f.Truncate(MaxSize-PageSize, w.record(id)))
 	must(t, w.pool.Flush())
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	fr, err := w.pool.OpenFrozen(id, fz.Epoch, MaxSize)
 	must(t, err)
 	got, want := make([]byte, 2*PageSize+5), fill(byte(5), 2*PageSize+5)
@@ -187,7 +187,7 @@ func TestTailCutUnderPrivatePage(t *testing.T) {
 	must(t, err)
 	must(t, w.commit(s))
 	must(t, w.write(id, 0, []byte("x"))) // private, with the stale bytes behind 100
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	must(t, w.truncate(id, PageSize))
 	w.verify()
 	must(t, w.sync(id))
@@ -209,7 +209,7 @@ func TestPunchBehindTheEnd(t *testing.T) {
 		t.Errorf("%d private bytes behind the end", n)
 	}
 	must(t, w.remove(s))
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	must(t, w.write(id, 3*PageSize+5, fill(2, 20)))
 	w.verify()
 }

@@ -104,10 +104,13 @@ func (p *Pool) durableLength(id ID) (n int64, busy bool, err error) {
 		return 0, false, err
 	}
 	c.mu.RLock()
-	shrunk := c.live && n < c.baseLen // by somebody else
+	live, noted := c.live, c.baseLen
 	c.mu.RUnlock()
-	if shrunk {
+	switch {
+	case live && n < noted: // by somebody else
 		return 0, false, nil
+	case live && n > noted: // by a writer, or a freeze in process: they note it when it is synced, or marked as not
+		return 0, true, nil
 	}
 	if p.dirty.isSuspect(id) { // else it has grown in this life of the pool, and nobody else has seen it
 		known, err := p.opt.Index.Length(id)

@@ -102,7 +102,7 @@ func TestCutWhileClosed(t *testing.T) {
 		t.Errorf("write before the cut: %v", err)
 	}
 	must(t, f.Truncate(100, w.record(id)))
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	must(t, f.Sync())
 	wantLost(t, "frozen, after a truncation", fr, cut, 7*PageSize)
 	must(t, w.pool.Close())
@@ -123,7 +123,7 @@ func TestNoCut(t *testing.T) {
 	must(t, w.pool.SyncBase())
 	w.measure()
 	must(t, w.truncate(tail, 2*PageSize))
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	if n, _ := w.index.Length(tail); n != 0 {
 		t.Errorf("the length of a file that was cut is known to be %d", n)
 	}
@@ -186,11 +186,11 @@ func TestMeasureAfterCrash(t *testing.T) {
 		t.Errorf("the index fails: %v", err)
 	}
 	must(t, w.truncate(grown, PageSize))
-	if err := w.pool.Tails()(); !errors.Is(err, errInjected) {
+	if err := w.pool.Tails()(true); !errors.Is(err, errInjected) {
 		t.Errorf("a base file is cut while its length is known: %v", err)
 	}
 	w.index.addErr = nil
-	must(t, w.pool.Tails()())
+	must(t, w.pool.Tails()(true))
 	if !w.measure() {
 		must(t, w.pool.SyncBase())
 	}
@@ -200,4 +200,46 @@ func TestMeasureAfterCrash(t *testing.T) {
 	if n, _ := w.index.Length(grown); n != PageSize {
 		t.Errorf("known to be %d long after the cut", n)
 	}
+}
+
+// TestLengthBehindWriter: what a writer has put behind the end of a base file is not known to be there before it is synced, neither while the
+// writer is at work nor when it has failed. Else it would pass for damage after a power loss.
+func TestLengthBehindWriter(t *testing.T) {
+	fail := false
+	w := newWorld(t, Options{Hook: func(op Op) error {
+		if fail && op.Kind == OpSyncBase {
+			return errInjected // the writer has written, and not synced
+		}
+		return nil
+	}})
+	id := w.create()
+	must(t, w.write(id, 0, fill(1, 100)))
+	s, err := w.freeze()
+	must(t, err)
+	must(t, w.commit(s))
+	must(t, w.write(id, 50, fill(2, 100))) // private; the base file gets its length
+	must(t, w.pool.SyncBase())
+	must(t, w.write(id, 150, fill(3, 50))) // behind the end of the base file
+	s, err = w.freeze()
+	must(t, err)
+	fail = true
+	must(t, s.fz.Save())
+	if err := s.fz.Write(nil); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	if n, err := w.pool.base.length(id); n != 200 || err != nil {
+		t.Fatalf("the base file is %d bytes long, %v", n, err)
+	}
+	want := func(when string) {
+		t.Helper()
+		w.measure()
+		if n, _ := w.index.Length(id); n > 150 {
+			t.Errorf("%s: known to be %d bytes long, and 150 are durable", when, n)
+		}
+	}
+	want("while the writer is at work")
+	s.fz.Finish()
+	s.fz = nil
+	w.takeAway(s)
+	want("after it has failed")
 }

@@ -83,7 +83,7 @@ func (w *world) act(t *rapid.T) {
 		w.closeFile(id)
 	case "tails":
 		ok(w.commitAllBut(0))
-		ok(w.pool.Tails()())
+		ok(w.pool.Tails()(true))
 	case "measure":
 		if rapid.Bool().Draw(t, "synced") {
 			ok(w.pool.SyncBase())

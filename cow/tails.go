@@ -20,43 +20,57 @@ func (p *Pool) addTail(c *content) {
 	}
 }
 
-// Tails returns a function that cuts base files which are longer than their content and any snapshot need. Call it
-// after having made durable what the namespace recorded up to the call of Tails, and the index: it forgets the known lengths.
-func (p *Pool) Tails() (cut func() error) {
+// Tails takes the base files that are longer than their content and any snapshot need, and returns a function that cuts them. It is to be called
+// once: with true after what the namespace recorded up to the call of Tails was made durable, and the index, which forgets the known lengths;
+// with false if that failed. What is not cut is taken the next time.
+func (p *Pool) Tails() (cut func(durable bool) error) {
 	p.measuring.Lock()
 	defer p.measuring.Unlock()
 	tails := p.takeTails()
 	if len(tails) == 0 {
-		return func() error { return nil }
+		return func(bool) error { return nil }
 	}
-	ids, sizes := make([]ID, len(tails)), make([]int64, len(tails))
+	ids := make([]ID, len(tails))
 	for i, c := range tails {
-		c.mu.RLock()
-		ids[i], sizes[i] = c.id, c.size
-		c.mu.RUnlock()
+		ids[i] = c.id
 	}
 	if err := p.opt.Index.ForgetLengths(ids); err != nil {
-		for _, c := range tails {
-			p.endCut(c)
-			c.mu.Lock()
-			p.addTail(c)
-			c.mu.Unlock()
-			p.put(c)
-		}
-		return func() error { return fmt.Errorf("cut base files: %w", err) }
+		p.endCuts(tails, func(c *content) error { return c.leaveTail() })
+		return func(bool) error { return fmt.Errorf("cut base files: %w", err) }
 	}
-	return func() error {
-		var first error
-		for i, c := range tails {
-			if err := c.cutTail(sizes[i]); err != nil && first == nil {
-				first = err
+	return func(durable bool) error {
+		return p.endCuts(tails, func(c *content) error {
+			if !durable {
+				return c.leaveTail()
 			}
-			p.endCut(c)
-			p.dirty.grew(c.id)
-			p.put(c)
-		}
-		return first
+			err := c.cutTail()
+			if err != nil {
+				_ = c.leaveTail()
+			}
+			return err
+		})
 	}
+}
+
+// endCuts ends what takeTails has begun, and returns the first error of cut.
+func (p *Pool) endCuts(tails []*content, cut func(*content) error) (first error) {
+	for _, c := range tails {
+		if err := cut(c); err != nil && first == nil {
+			first = err
+		}
+		p.endCut(c)
+		p.dirty.grew(c.id)
+		p.put(c)
+	}
+	return first
+}
+
+// leaveTail leaves the base file as it is for now.
+func (c *content) leaveTail() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.p.addTail(c)
+	return nil
 }
 
 // takeTails takes the contents whose base files are to be cut; until endCut nobody records their lengths.
@@ -77,9 +91,18 @@ func (p *Pool) endCut(c *content) {
 	c.cuts--
 }
 
-// cutTail truncates the base file to what the content and the snapshots need. durable is a length that is on the disk: one that was
-// recorded since, and is less, may be lost, and then the bytes up to this one are needed. They go the next time.
-func (c *content) cutTail(durable int64) error {
+// wasCutAgain reports whether a content may have become shorter since its base file was taken by Tails: what it is cut to now need not be on
+// the disk, and any length in between may be. REQUIRES c.change.
+func (p *Pool) wasCutAgain(c *content) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, again := p.tails[c]
+	return again || c.cuts > 1
+}
+
+// cutTail truncates the base file to what the content and the snapshots need, if the content has not become shorter since Tails: then its
+// length of that time is on the disk, or a later, greater one.
+func (c *content) cutTail() error {
 	p := c.p
 	c.flushing.Lock()
 	defer c.flushing.Unlock()
@@ -88,14 +111,14 @@ func (c *content) cutTail(durable int64) error {
 	epoch := p.Enter()
 	c.mu.Lock()
 	c.roll(epoch)
-	need := max(c.size, durable)
+	need := c.size
 	if p.newestSnapshot() != 0 {
 		need = max(need, c.reach)
 	}
 	was := c.baseLen
-	held := len(c.captures) > 0
-	todo := was > need && !held && !c.gone.Load()
-	if held { // its writer needs the file as it is: later
+	later := len(c.captures) > 0 || p.wasCutAgain(c) // a writer needs the file as it is
+	todo := was > need && !later && !c.gone.Load()
+	if later {
 		p.addTail(c)
 	}
 	var err error

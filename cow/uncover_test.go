@@ -40,7 +40,7 @@ func TestUncoverIsDurableFirst(t *testing.T) {
 			must(t, w.write(id, 0, fill(1, 40*PageSize)))
 			size = 40 * PageSize
 			truncate(id, 2*PageSize+100) // no snapshot: the base file is cut
-			must(t, w.pool.Tails()())
+			must(t, w.pool.Tails()(true))
 			if reopen {
 				w.closeFile(id)
 			}
@@ -52,7 +52,7 @@ func TestUncoverIsDurableFirst(t *testing.T) {
 			must(t, err)
 			must(t, w.commit(s))
 			truncate(id, 2*PageSize+100) // what is cut off stays: the snapshot reads it
-			must(t, w.pool.Tails()())
+			must(t, w.pool.Tails()(true))
 			if reopen {
 				w.closeFile(id)
 			}

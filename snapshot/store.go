@@ -356,14 +356,14 @@ func (i *idleness) look(batches uint64) {
 func (s *Store) tidy() error {
 	cut := s.pool.Tails()
 	var garbage []cow.ID
-	if err := s.db.Garbage(func(id cow.ID) bool { garbage = append(garbage, id); return len(garbage) < 10000 }); err != nil {
-		return err
+	err := s.db.Garbage(func(id cow.ID) bool { garbage = append(garbage, id); return len(garbage) < 10000 })
+	if err == nil {
+		err = s.db.Sync()
 	}
-	err := s.db.Sync()
 	if err != nil {
-		return err
+		return errors.Join(err, cut(false))
 	}
-	err = cut()
+	err = cut(true)
 	b := s.db.NewBatch()
 	for _, id := range garbage {
 		if e := s.pool.Remove(id); e != nil {
