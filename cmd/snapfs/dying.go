@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -31,10 +32,30 @@ func endDying(store string) {
 	}
 }
 
+// endDyingAt is endDying for the store whose mount a path is in. It goes by the path's words: to look at it could wait for the daemon.
+func endDyingAt(path string) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return
+	}
+	mounts, err := control.Mounts()
+	if err != nil {
+		return
+	}
+	for _, m := range mounts {
+		if m.Type == control.FSType && control.Inside(path, m.Point) {
+			endDying(m.Source)
+		}
+	}
+}
+
 // abortConnection has the kernel end everything that waits for the daemon of a mount. Where it cannot be done, whoever goes on says what is
 // in the way.
 func abortConnection(m control.Mounted) {
-	_ = os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Minor), []byte("1"), 0)
+	err := os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Minor), []byte("1"), 0)
+	if err != nil { // fusectl is not mounted: root can do without
+		_ = unix.Unmount(m.Point, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
+	}
 }
 
 // isDying reports whether a process was killed and is still there.

@@ -12,8 +12,14 @@ import (
 )
 
 // TestDaemonThatCannotDie kills a daemon while it waits in the kernel for the lock of .snapshots, which somebody has who waits for the
-// daemon. The next mount frees them all.
+// daemon. The next mount frees them all, and so does umount.
 func TestDaemonThatCannotDie(t *testing.T) {
+	for _, by := range []string{"mount", "umount"} {
+		t.Run(by, func(t *testing.T) { testDaemonThatCannotDie(t, by) })
+	}
+}
+
+func testDaemonThatCannotDie(t *testing.T, by string) {
 	if _, err := os.Stat("/sys/fs/fuse/connections"); err != nil || os.Geteuid() != 0 {
 		t.Skip("only root, where fusectl is mounted, can end a connection")
 	}
@@ -59,6 +65,9 @@ func TestDaemonThatCannotDie(t *testing.T) {
 		t.Errorf("process %d is not dying", daemon)
 	}
 	syscall.Kill(writer, syscall.SIGCONT)
+	if by == "umount" {
+		snapfs(t, "umount", p.point).ok()
+	}
 	snapfs(t, "mount", p.store, p.point).ok()
 	if err := remover.Wait(); err == nil {
 		t.Error("rmdir succeeded")

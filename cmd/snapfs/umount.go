@@ -28,6 +28,7 @@ code 6). A dead mount, whose daemon was killed, is cleaned away.`,
 }
 
 func umount(ctx context.Context, path string) error {
+	endDyingAt(path)
 	m, err := control.Find(path)
 	if err != nil {
 		return err
