@@ -213,6 +213,13 @@ func (c *catalogue) entries() []*snap {
 	return out
 }
 
+// anyPending reports whether one of the snapshots is not committed yet.
+func (c *catalogue) anyPending(entries []*snap) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(entries, func(e *snap) bool { return e.rec.State == meta.Pending })
+}
+
 // nameOf returns the name of the visible snapshot of epoch e; ErrUnknown.
 func (c *catalogue) nameOf(e cow.Epoch) (string, error) {
 	c.mu.Lock()

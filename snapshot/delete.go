@@ -55,10 +55,8 @@ func (s *Store) delete(choose func() ([]*snap, error), dryRun bool, hidden func(
 // deleteInTurn is delete in its turn, but for tidying: that may wait for a flush which waits for the writer of a snapshot whose
 // turn comes after ours.
 func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden func(Info)) ([]Deleted, error) {
-	turn := s.turns.ticket()
-	turn.wait()
+	turn, entries, err := s.turnFor(choose)
 	defer turn.done()
-	entries, err := choose()
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +90,19 @@ func (s *Store) deleteInTurn(choose func() ([]*snap, error), dryRun bool, hidden
 		}
 	}
 	return out, err
+}
+
+// turnFor waits for a turn in which what choose finds can be deleted. A snapshot that was frozen since our ticket was drawn has its commit in a
+// later turn, which would record it as durable once more: it is waited for, too.
+func (s *Store) turnFor(choose func() ([]*snap, error)) (turn ticket, entries []*snap, err error) {
+	for {
+		turn = s.turns.ticket()
+		turn.wait()
+		if entries, err = choose(); err != nil || !s.snaps.anyPending(entries) {
+			return turn, entries, err
+		}
+		turn.done()
+	}
 }
 
 // toDelete finds the snapshots of names, each once.

@@ -51,3 +51,38 @@ func TestDeleteBesideFlush(t *testing.T) {
 	w.verify()
 	w.check()
 }
+
+// TestDeleteOfYounger deletes a snapshot by name that is frozen while the deletion waits for its turn: its commit comes after that, and must not
+// bring it back.
+func TestDeleteOfYounger(t *testing.T) {
+	w := newStoreWorld(t, Options{})
+	before := w.s.turns.ticket() // somebody who takes his time
+	before.wait()
+	deleted := make(chan error, 1)
+	go func() {
+		_, err := w.s.Delete([]string{"young"}, false, nil)
+		deleted <- err
+	}()
+	for drawn := false; !drawn; time.Sleep(time.Millisecond) {
+		w.s.turns.mu.Lock()
+		drawn = w.s.turns.last != before.mine
+		w.s.turns.mu.Unlock()
+	}
+	_, err := w.s.Snapshot(Request{Name: "young", NoWait: true})
+	w.ok("snapshot", err)
+	before.done()
+	select {
+	case err := <-deleted:
+		w.ok("delete", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("delete hangs")
+	}
+	w.settle()
+	w.verify()
+	w.reopen()
+	if list := w.s.Visible(); len(list) > 0 {
+		t.Errorf("after the deletion there is %+v", list)
+	}
+	w.verify()
+	w.check()
+}
