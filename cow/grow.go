@@ -321,6 +321,7 @@ func (c *content) zeroStalePage(from, to int64) error {
 		return c.writeBase(append(head, zeros[:to-from]...), from-int64(len(head)))
 	}, func() error {
 		c.owned.add(page)
+		c.lengthened(to) // where a writer that has failed was to make it so long
 		if c.private.contains(page) {
 			return c.storePage(page, int(from%PageSize), zeros[:to-from])
 		}

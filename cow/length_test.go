@@ -72,6 +72,34 @@ func TestCutBytesInACapture(t *testing.T) {
 	}
 }
 
+// TestLongerWithoutWriter makes a file longer that was cut, while a writer is about to put bytes behind its end, and which it then does not: the
+// zeros in their place make the base file longer, and that is known.
+func TestLongerWithoutWriter(t *testing.T) {
+	w := newWorld(t, Options{})
+	id, second := halfPage(t, w)
+	must(t, w.truncate(id, 4500))
+	longer := make(chan error, 1)
+	go func() { longer <- w.file(id).Truncate(8000, w.record(id)) }()
+	time.Sleep(20 * time.Millisecond) // it waits for the writer, or has not begun
+	second.fz.Finish()
+	second.fz = nil
+	w.takeAway(second)
+	must(t, <-longer)
+	w.live[id] = append(w.live[id], make([]byte, 8000-4500)...)
+	w.verify()
+	must(t, w.pool.Tails()(true))
+	must(t, w.pool.SyncBase())
+	if !w.measure() {
+		t.Error("the length of the base file is not recorded")
+	}
+	n, err := w.pool.base.length(id)
+	must(t, err)
+	if known, _ := w.index.Length(id); known != n {
+		t.Errorf("the base file is %d bytes long, and known to be %d", n, known)
+	}
+	w.check()
+}
+
 // TestFailedWriteLeavesNothing: of a write behind the end that failed when its length was recorded nothing is seen when the file becomes
 // longer.
 func TestFailedWriteLeavesNothing(t *testing.T) {
