@@ -53,9 +53,15 @@ func endDyingAt(path string) {
 // in the way.
 func abortConnection(m control.Mounted) {
 	err := os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Minor), []byte("1"), 0)
-	if err != nil { // fusectl is not mounted: root can do without
+	if err != nil && isOnTop(m) { // fusectl is not mounted: root can do without
 		_ = unix.Unmount(m.Point, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
 	}
+}
+
+// isOnTop reports whether the mount point leads to the mount: another one may be over it, which unmounting by path would hit.
+func isOnTop(m control.Mounted) bool {
+	top, err := control.FindAny(m.Point)
+	return err == nil && top.ID == m.ID
 }
 
 // isDying reports whether a process was killed and is still there.

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -100,4 +101,72 @@ func waitsIn(pid int, function string) bool {
 		}
 	}
 	return false
+}
+
+// twoAlike mounts two new tmpfs, whose inodes have the same numbers.
+func twoAlike(t *testing.T) (one, two string) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a tmpfs")
+	}
+	one, two = t.TempDir(), t.TempDir()
+	for _, dir := range []string{one, two} {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	}
+	return one, two
+}
+
+// TestLockHolderOfTheOtherStore: who holds the lock of one store is not taken for the daemon of another, whose connection would be ended
+// with him.
+func TestLockHolderOfTheOtherStore(t *testing.T) {
+	one, two := twoAlike(t)
+	inos := map[uint64]bool{}
+	for _, dir := range []string{one, two} {
+		lock, err := os.Create(filepath.Join(dir, "lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		var st syscall.Stat_t
+		if err := syscall.Fstat(int(lock.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		inos[st.Ino] = true
+		if dir == one {
+			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(inos) != 1 {
+		t.Skip("the two file systems number their inodes differently")
+	}
+	if pid, ok := lockHolder(one); !ok || pid != os.Getpid() {
+		t.Errorf("the lock is held by %d, %v, not by %d", pid, ok, os.Getpid())
+	}
+	if pid, ok := lockHolder(two); ok {
+		t.Errorf("nobody holds the lock, not %d", pid)
+	}
+}
+
+// TestAbortOfACoveredMount: where there is no fusectl, the file system that somebody has mounted over a mount is not unmounted for it.
+func TestAbortOfACoveredMount(t *testing.T) {
+	_, dir := twoAlike(t)
+	below, err := control.FindAny(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	write(t, filepath.Join(dir, "precious"), "data")
+	below.Minor = 1<<20 - 1 // of no connection
+	abortConnection(below)
+	if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
+		t.Errorf("the file system over the mount is gone: %v", err)
+	}
 }

@@ -57,7 +57,7 @@ func FuzzLocks(f *testing.F) {
 	f.Add("1: FLOCK  ADVISORY  WRITE 4614 fe:00:1234 0 EOF\n", uint64(1234))
 	f.Add("1: -> POSIX ADVISORY READ -1 fe:00:x 0 0\n2:\n", uint64(0))
 	f.Fuzz(func(t *testing.T, text string, ino uint64) {
-		if pid, ok := parseLocks(strings.NewReader(text), ino); ok && pid <= 0 {
+		if pid, ok := parseLocks(strings.NewReader(text), 0xfe, 0, ino); ok && pid <= 0 {
 			t.Errorf("%q: locked by process %d", text, pid)
 		}
 	})

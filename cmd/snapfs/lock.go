@@ -92,8 +92,13 @@ func answers(ctx context.Context, dir string) bool {
 
 // lockHolder returns the process that holds the lock of the store in dir.
 func lockHolder(dir string) (pid int, ok bool) {
+	lock := filepath.Join(dir, "lock")
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(dir, "lock"), &st); err != nil {
+	if err := unix.Stat(lock, &st); err != nil {
+		return 0, false
+	}
+	m, err := control.FindAny(lock)
+	if err != nil {
 		return 0, false
 	}
 	f, err := os.Open("/proc/locks")
@@ -101,18 +106,20 @@ func lockHolder(dir string) (pid int, ok bool) {
 		return 0, false
 	}
 	defer f.Close()
-	return parseLocks(f, st.Ino)
+	return parseLocks(f, m.Major, m.Minor, st.Ino)
 }
 
-// parseLocks finds the process that holds a flock on the inode in the lines of /proc/locks:
+// parseLocks finds the process that holds a flock on an inode in the lines of /proc/locks:
 //
 //	1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
 //
-// It goes by the inode number alone: on btrfs the device there is not the one that stat reports.
-func parseLocks(r io.Reader, ino uint64) (pid int, ok bool) {
+// The device is the file system's, in hexadecimal: that of the mount table, which on btrfs is not the one that stat reports. An inode number
+// alone says little: the stores of two file systems that were made alike have their locks in the same one.
+func parseLocks(r io.Reader, major, minor uint32, ino uint64) (pid int, ok bool) {
+	file := fmt.Sprintf("%02x:%02x:%d", major, minor, ino)
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		field := strings.Fields(lines.Text())
-		if len(field) < 6 || field[1] != "FLOCK" || !strings.HasSuffix(field[5], ":"+strconv.FormatUint(ino, 10)) {
+		if len(field) < 6 || field[1] != "FLOCK" || field[5] != file {
 			continue
 		}
 		if pid, err := strconv.Atoi(field[4]); err == nil && pid > 0 {

@@ -91,12 +91,13 @@ func TestParseLocks(t *testing.T) {
 	const locks = `1: POSIX  ADVISORY  WRITE 7 fe:00:5678 0 EOF
 1: -> FLOCK  ADVISORY  WRITE 8 fe:00:5678 0 EOF
 2: FLOCK  ADVISORY  WRITE 9 fe:00:15678 0 EOF
-3: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
+3: FLOCK  ADVISORY  WRITE 10 fe:01:5678 0 EOF
+4: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
 `
-	if pid, ok := parseLocks(strings.NewReader(locks), 5678); !ok || pid != 1234 {
+	if pid, ok := parseLocks(strings.NewReader(locks), 0xfe, 0, 5678); !ok || pid != 1234 {
 		t.Errorf("the holder is %d, %v", pid, ok)
 	}
-	if pid, ok := parseLocks(strings.NewReader(locks), 1); ok {
+	if pid, ok := parseLocks(strings.NewReader(locks), 0xfe, 0, 1); ok {
 		t.Errorf("nobody holds it, not %d", pid)
 	}
 }
