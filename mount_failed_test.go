@@ -182,3 +182,23 @@ func TestFailureInBackground(t *testing.T) {
 	writeFile(t, m.live("new"), "works")
 	m.snapshot("after")
 }
+
+// TestAbortOfAMountThatIsGone: it does not end the connection of another one, which has the number by now.
+func TestAbortOfAMountThatIsGone(t *testing.T) {
+	m := newMount(t)
+	device := deviceOf(t, m.mnt)
+	gone := m.mount
+	m.remount()
+	if deviceOf(t, m.mnt) != device {
+		t.Skip("the new mount has a new number")
+	}
+	need(t, gone.Abort())
+	writeFile(t, filepath.Join(m.mnt, "file"), "data")
+}
+
+func deviceOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	need(t, unix.Stat(path, &st))
+	return st.Dev
+}

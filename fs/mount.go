@@ -151,8 +151,14 @@ func (m *Mount) IsAtPoint() bool {
 }
 
 // Abort ends the connection to the kernel: whoever still uses the mount, in whatever mount namespace, gets ENOTCONN from now on. It takes the
-// control file system of FUSE (fusectl), where every connection belongs to its owner.
+// control file system of FUSE (fusectl), where every connection belongs to its owner. If the mount is gone it does nothing: another one may
+// have its number.
 func (m *Mount) Abort() error {
+	select {
+	case <-m.done:
+		return nil
+	default:
+	}
 	err := os.WriteFile(filepath.Join("/sys/fs/fuse/connections", strconv.FormatUint(uint64(m.minor), 10), "abort"), []byte("1"), 0)
 	if err != nil {
 		return fmt.Errorf("abort %s: %w", m.opt.MountPoint, err)
