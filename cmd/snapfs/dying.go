@@ -17,12 +17,12 @@ import (
 // killed then, and whoever looks at the mount waits as well, until the connection is aborted. (fuse_reverse_inval_entry in fs/fuse/dir.c
 // of Linux takes the lock, and the device stays open as long as it waits for it.)
 func endDying(store string) {
-	pid, ok := lockHolder(store)
-	if !ok || !isDying(pid) {
+	mounts, err := control.Mounts() // before the look at the holder: one that another daemon makes when he has died is not among them
+	if err != nil {
 		return
 	}
-	mounts, err := control.Mounts()
-	if err != nil {
+	pid, ok := lockHolder(store)
+	if !ok || !isDying(pid) {
 		return
 	}
 	for _, m := range mounts {
