@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -58,7 +59,12 @@ func (f *forgetting) end() {
 	<-f.done
 }
 
-// knows reports whether the kernel knows a live inode. As a notification about its attributes would, this has it forget those.
+// knows reports whether the kernel knows a live inode. As a notification about its attributes would, this has it forget those. Where the
+// kernel does not say, it may know it: the inode goes at the next mount, if no other FORGET comes.
 func (m *Mount) knows(ino snapshot.Ino) bool {
-	return m.server.InodeNotify(uint64(liveNode(ino)), -1, 0) == gofuse.OK
+	switch m.server.InodeNotify(uint64(liveNode(ino)), -1, 0) {
+	case gofuse.ENOENT, gofuse.Status(syscall.ENODEV), gofuse.Status(syscall.ENOTCONN), gofuse.EBADF:
+		return false // it does not, or the mount is gone
+	}
+	return true
 }

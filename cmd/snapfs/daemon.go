@@ -174,7 +174,7 @@ func (d *daemon) push() {
 		if err != nil {
 			d.log.Printf("take what the kernel holds: %v", err)
 		}
-	case <-time.After(abortGrace):
+	case <-time.After(endingLimit):
 		d.log.Printf("the kernel still holds data, which is lost")
 	}
 }
