@@ -239,13 +239,21 @@ func (p *Pool) end(cp *capture, written bool) {
 	close(cp.done)
 }
 
+// baseEnd returns how far the base file reaches once the pages are written; 0 if there are none. REQUIRES c.mu.
+func (x *part) baseEnd() int64 {
+	if x.pages.isEmpty() {
+		return 0
+	}
+	return min(pageEnd(x.pages.maximum()), x.size)
+}
+
 func (x *part) end(cp *capture, written bool) {
 	c := x.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.captures = without(c.captures, cp)
-	if written && !x.pages.isEmpty() {
-		c.lengthened(min(pageEnd(x.pages.maximum()), x.size))
+	if written {
+		c.lengthened(x.baseEnd())
 	}
 	if !written && len(c.captures) > 0 {
 		next := c.captures[0].byID[c.id]

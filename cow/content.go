@@ -222,9 +222,7 @@ func (p *Pool) savedPages(id ID, first, last uint64, from Epoch) (pageSet, error
 func (c *content) baseEnd() int64 {
 	end := c.baseLen
 	for _, cp := range c.captures {
-		if x := cp.byID[c.id]; !x.pages.isEmpty() {
-			end = max(end, min(pageEnd(x.pages.maximum()), x.size))
-		}
+		end = max(end, cp.byID[c.id].baseEnd())
 	}
 	return end
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -159,9 +157,14 @@ func (m *Mount) Abort() error {
 		return nil
 	default:
 	}
-	err := os.WriteFile(filepath.Join("/sys/fs/fuse/connections", strconv.FormatUint(uint64(m.minor), 10), "abort"), []byte("1"), 0)
-	if err != nil {
+	if err := AbortConnection(m.minor); err != nil {
 		return fmt.Errorf("abort %s: %w", m.opt.MountPoint, err)
 	}
 	return nil
+}
+
+// AbortConnection ends the connection of the FUSE mount whose device has that minor number, by fusectl. ENOENT: there is none, or fusectl
+// is not mounted.
+func AbortConnection(minor uint32) error {
+	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", minor), []byte("1"), 0)
 }

@@ -45,9 +45,9 @@ func Check(dir string) (Report, error) {
 	return r, errors.Join(err, s.Close())
 }
 
-// Check verifies the structures of an open store: every inode has its base file, as long as it was, every directory entry its inode, link counts agree, every
-// saved page its checksum. Names of the live tree, which may change meanwhile, are looked at by Check of a store that is not mounted.
-// Damage is no error: it is in the report.
+// Check verifies the structures of an open store: every inode has its base file, as long as it was, every directory entry its inode, link
+// counts agree, every saved page its checksum. Names of the live tree, which may change meanwhile, are looked at by Check of a store that is
+// not mounted. Damage is no error: it is in the report.
 func (s *Store) Check() (Report, error) { return s.check(false) }
 
 func (s *Store) check(quiet bool) (Report, error) {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapfs/snapfs/fs"
 	"github.com/snapfs/snapfs/fs/control"
 )
 
@@ -52,8 +53,7 @@ func endDyingAt(path string) {
 // abortConnection has the kernel end everything that waits for the daemon of a mount. Where it cannot be done, whoever goes on says what is
 // in the way.
 func abortConnection(m control.Mounted) {
-	err := os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", m.Minor), []byte("1"), 0)
-	if err != nil && isOnTop(m) { // fusectl is not mounted: root can do without
+	if fs.AbortConnection(m.Minor) != nil && isOnTop(m) { // fusectl is not mounted: root can do without
 		_ = unix.Unmount(m.Point, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
 	}
 }
