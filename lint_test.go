@@ -236,6 +236,9 @@ func TestWords(t *testing.T) {
 			}
 			return nil
 		}
+		if path == "snapfs" {
+			return nil // what go build ./cmd/snapfs leaves; git ignores it
+		}
 		switch filepath.Ext(path) {
 		case ".go", ".md", ".sh", "":
 		default:
